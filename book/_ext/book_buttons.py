@@ -1,0 +1,68 @@
+"""Header buttons of a page: run it in Colab, see its source, report a mistake.
+
+The theme derives these addresses from where a page lies in the tree that the site is built from;
+this book is built from a staging folder, so they would all be dead. A site without this extension
+lacks the buttons and nothing else.
+"""
+
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+NOTEBOOK_FOLDERS = ("chapters", "exercises", "solutions")
+
+
+def source_path(page: str) -> str | None:
+    """Return where the page's source lies in the repository; None where the page is generated."""
+    folder, slash, name = page.rpartition("/")
+    if not slash:
+        return f"book/{name}.md"
+    if folder in ("chapters", "solutions"):
+        return f"{page}.md"
+    return f"solutions/{name}.md" if folder == "exercises" else None
+
+
+def link(label: str, url: str, text: str, icon: str) -> dict[str, str]:
+    """Return a button as the theme's templates take it; `label` becomes its CSS class."""
+    return {
+        "type": "link",
+        "label": label,
+        "url": url,
+        "text": text,
+        "tooltip": text,
+        "icon": icon,
+    }
+
+
+def set_buttons(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Replace the header buttons of the theme (a handler of `html-page-context`)."""
+    repository = app.config.html_theme_options["repository_url"]
+    more = [link("repository", repository, "Repository", "fab fa-github")]
+    source = source_path(page)
+    if doctree is not None and source is not None:
+        edit = f"{repository}/edit/main/{source}"
+        more.append(link("edit", edit, "Suggest an edit", "fas fa-pencil-alt"))
+    issue = f"{repository}/issues/new?title={page}"
+    more.append(link("issue", issue, "Report a mistake", "fas fa-lightbulb"))
+    group = {
+        "type": "group",
+        "label": "source-buttons",
+        "tooltip": "Source of this page",
+        "icon": "fab fa-github",
+        "buttons": more,
+    }
+    buttons: list[dict[str, Any]] = [group]
+    if page.split("/")[0] in NOTEBOOK_FOLDERS:
+        colab = f"{app.config.html_context['colab']}/{page}.ipynb"
+        icon = "_static/images/logo_colab.png"
+        buttons.insert(0, link("colab", colab, "Open in Colab", icon))
+    context["header_buttons"] = buttons
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Connect the handler after the theme's own, which run at priority 501."""
+    app.connect("html-page-context", set_buttons, priority=600)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

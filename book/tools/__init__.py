@@ -1,0 +1,1 @@
+"""What `make` calls: exporting, executing, checking and building the book."""

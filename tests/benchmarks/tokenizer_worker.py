@@ -1,0 +1,261 @@
+"""One measurement of the tokenizer benchmark, in a process of its own.
+
+``bench_tokenizer.py`` starts this module, hands it a `Job` as JSON on standard input, and reads
+the `Measurement` from standard output. A process of its own makes peak memory a fact about one
+library, and leaves no cache warm for the next. See ``bench_tokenizer.py`` for what is compared.
+"""
+
+import gc
+import hashlib
+import json
+import re
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from gptbook.tokenizer import GPT2_PATTERN
+
+TextToIds = Callable[[str], list[int]]
+IdsToText = Callable[[list[int]], str]
+
+COPY_BYTES = 128 * 2**20  # beyond most caches
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to measure: a task (``train``, ``encode`` or ``limits``), a library, and a corpus.
+
+    Attributes:
+        task: ``train``, ``encode`` or ``limits``.
+        library: ``gptbook``, ``tokenizers``, ``tiktoken`` or ``rustbpe``; ignored for limits.
+        corpus: the file of a JSON list of texts.
+        vocab_size: ids to train for; ignored unless the task is ``train``.
+    """
+
+    task: str
+    library: str
+    corpus: Path
+    vocab_size: int = 0
+
+
+@dataclass
+class Measurement:
+    """What a process measured.
+
+    Attributes:
+        seconds: wall-clock seconds of each phase.
+        peak_bytes: the most memory held during the first phase beyond what was held before it;
+            None where the system does not tell (not Linux).
+        facts: what the phases gave, to be the same in every round: tokens, a digest of the ids.
+        copy_bytes_per_second: only from ``limits``.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: int | None = None
+    facts: dict[str, int | str] = field(default_factory=dict)
+    copy_bytes_per_second: float = 0.0
+
+
+# --- Time and memory -----------------------------------------------------------------------------
+
+
+def memory_in_use(name: str) -> int | None:
+    """Return ``VmRSS`` (now) or ``VmHWM`` (peak) of this process in bytes; None if not on Linux."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    match = re.search(rf"^{name}:\s+(\d+) kB$", status.read_text(), re.MULTILINE)
+    return int(match[1]) * 1024 if match else None
+
+
+@contextmanager
+def timed(measurement: Measurement, phase: str) -> Iterator[None]:
+    """Record the seconds of the body, with Python's collector run before it."""
+    gc.collect()
+    start = time.perf_counter()
+    yield
+    measurement.seconds[phase] = time.perf_counter() - start
+
+
+@contextmanager
+def peak_recorded(measurement: Measurement) -> Iterator[None]:
+    """Record the peak of memory in the body above what is in use before it."""
+    before = memory_in_use("VmRSS")
+    if before is not None:
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM: proc(5)
+    yield
+    peak = memory_in_use("VmHWM")
+    if before is not None and peak is not None:
+        measurement.peak_bytes = max(0, peak - before)
+
+
+# --- Training ------------------------------------------------------------------------------------
+
+
+def train_gptbook(texts: list[str], vocab_size: int) -> int:
+    from gptbook.tokenizer import train_bpe
+
+    return len(train_bpe(texts, vocab_size=vocab_size).vocab)
+
+
+def train_tokenizers(texts: list[str], vocab_size: int) -> int:
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(GPT2_PATTERN), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return int(tokenizer.get_vocab_size())
+
+
+def train_rustbpe(texts: list[str], vocab_size: int) -> int:
+    import rustbpe
+
+    tokenizer = rustbpe.Tokenizer()
+    tokenizer.train_from_iterator(iter(texts), vocab_size, pattern=GPT2_PATTERN)
+    return int(tokenizer.vocab_size)
+
+
+TRAINERS = {
+    "gptbook": train_gptbook,
+    "tokenizers": train_tokenizers,
+    "rustbpe": train_rustbpe,
+}
+
+
+def measure_training(library: str, texts: list[str], vocab_size: int) -> Measurement:
+    """Train once."""
+    measurement = Measurement()
+    TRAINERS[library](["warm up"], 257)  # imports the library
+    with peak_recorded(measurement), timed(measurement, "train"):
+        measurement.facts["vocab_size_reached"] = TRAINERS[library](texts, vocab_size)
+    return measurement
+
+
+# --- Encoding and decoding -----------------------------------------------------------------------
+
+
+def codec_gptbook() -> tuple[TextToIds, IdsToText]:
+    from gptbook.tokenizer import BPETokenizer
+
+    tokenizer = BPETokenizer.from_tiktoken("gpt2")
+    return tokenizer.encode, tokenizer.decode
+
+
+def codec_tiktoken() -> tuple[TextToIds, IdsToText]:
+    import tiktoken
+
+    encoding = tiktoken.get_encoding("gpt2")
+    return encoding.encode_ordinary, encoding.decode
+
+
+def codec_tokenizers() -> tuple[TextToIds, IdsToText]:
+    """Hugging Face's fast tokenizer, from the file that our own tokenizer writes."""
+    import tokenizers
+
+    from gptbook.tokenizer import BPETokenizer
+
+    with tempfile.TemporaryDirectory() as directory:
+        BPETokenizer.from_tiktoken("gpt2").to_huggingface(directory)
+        tokenizer = tokenizers.Tokenizer.from_file(str(Path(directory) / "tokenizer.json"))
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def decode(ids: list[int]) -> str:
+        text: str = tokenizer.decode(ids, skip_special_tokens=False)
+        return text
+
+    return encode, decode
+
+
+CODECS = {
+    "gptbook": codec_gptbook,
+    "tiktoken": codec_tiktoken,
+    "tokenizers": codec_tokenizers,
+}
+
+
+def measure_encoding(library: str, texts: list[str]) -> Measurement:
+    """Encode all texts twice, then decode them.
+
+    Raises:
+        ValueError: if the texts do not come back.
+    """
+    measurement = Measurement()
+    encode, decode = CODECS[library]()
+    with peak_recorded(measurement), timed(measurement, "encode, cold"):
+        ids = [encode(text) for text in texts]
+    with timed(measurement, "encode, warm"):
+        again = [encode(text) for text in texts]
+    with timed(measurement, "decode"):
+        decoded = [decode(some) for some in ids]
+    if again != ids or decoded != texts:
+        raise ValueError(f"{library} does not give back what it encoded")
+    flat = array("I", [i for some in ids for i in some])
+    measurement.facts["tokens"] = len(flat)
+    measurement.facts["digest"] = hashlib.sha256(flat.tobytes()).hexdigest()[:16]
+    return measurement
+
+
+# --- The machine's own limits --------------------------------------------------------------------
+
+
+def measure_limits(texts: list[str]) -> Measurement:
+    """Copy memory, and split the texts: no encoder in Python that splits them can be faster."""
+    import numpy
+    import regex
+
+    measurement = Measurement()
+    source = numpy.ones(COPY_BYTES, dtype=numpy.uint8)
+    target = numpy.zeros_like(source)
+    seconds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        numpy.copyto(target, source)
+        seconds.append(time.perf_counter() - start)
+    measurement.copy_bytes_per_second = COPY_BYTES / min(seconds)
+    pattern = regex.compile(GPT2_PATTERN)
+    with timed(measurement, "regex.findall"):
+        measurement.facts["pieces"] = sum(len(pattern.findall(text)) for text in texts)
+    return measurement
+
+
+def measure(job: Job) -> Measurement:
+    """Do what ``job`` says.
+
+    Raises:
+        ValueError: if it names an unknown task.
+    """
+    texts: list[str] = json.loads(job.corpus.read_text(encoding="utf-8"))
+    if job.task == "train":
+        return measure_training(job.library, texts, job.vocab_size)
+    if job.task == "encode":
+        return measure_encoding(job.library, texts)
+    if job.task == "limits":
+        return measure_limits(texts)
+    raise ValueError(f"task is {job.task!r}: it must be train, encode or limits")
+
+
+def main() -> int:
+    """Read a job from standard input, write the measurement to standard output."""
+    job = json.load(sys.stdin)
+    measurement = measure(Job(**{**job, "corpus": Path(job["corpus"])}))
+    json.dump(asdict(measurement), sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
