@@ -1,4 +1,7 @@
-"""A browser for the tests of the site, and a server for what it looks at."""
+"""A browser for the tests of the site, and a server for what it looks at.
+
+A plugin of pytest as well: where there is no browser, the end of a test run says so.
+"""
 
 import functools
 import http.server
@@ -12,7 +15,7 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 #: Debian's chromium; Playwright's own needs a download.
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+CHROMIUM = next(filter(None, map(shutil.which, ["chromium", "chromium-browser"])), None)
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
@@ -24,11 +27,11 @@ MISSING = "no chromium was found, so no page was looked at in a browser: apt-get
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 
-def report_missing_browser(reporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say at the end of a test run that the browser tests did not run."""
     if CHROMIUM is None:
-        reporter.section("The site was not checked in a browser", red=True, bold=True)
-        reporter.line(MISSING)
+        terminalreporter.section("The site was not checked in a browser", red=True, bold=True)
+        terminalreporter.line(MISSING)
 
 
 @contextmanager

@@ -560,7 +560,7 @@ def test_the_books_notebooks_are_current() -> None:
     assert not colab.problems(ROOT), "run `python -m book.tools.colab` and commit book/colab/"
 
 
-@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REAL, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_no_raw_myst_and_no_outputs_are_left(path: Path) -> None:
     notebook = json.loads(path.read_text(encoding="utf-8"))
     nbformat.validate(notebook)
@@ -584,7 +584,7 @@ def test_no_raw_myst_and_no_outputs_are_left(path: Path) -> None:
             assert not re.search(pattern, prose, re.MULTILINE), f"{pattern} in:\n{source}"
 
 
-@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", REAL, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     install = next(cell for cell in notebook.cells if cell.cell_type == "code")

@@ -340,7 +340,7 @@ def test_allowed_imports_pass(tmp_path: Path) -> None:
     assert check_imports_earlier(root) == []
 
 
-def test_layers_let_a_module_import_only_from_rows_above(tmp_path: Path) -> None:
+def test_layers_let_a_module_import_only_what_comes_before_it(tmp_path: Path) -> None:
     cells = [
         ("gptbook/tokenizer.py", "T = 1"),
         (
@@ -355,10 +355,10 @@ def test_layers_let_a_module_import_only_from_rows_above(tmp_path: Path) -> None
     root = make_book(tmp_path, {"01_a": cells})
     [problem] = check_layers(root)
     assert_located(problem, root / "chapters/01_a.md", 2, "HERE")
-    assert "gptbook.config (row 0) imports gptbook.tokenizer (row 1)" in problem
+    assert "gptbook.config imports gptbook.tokenizer, which does not come before it" in problem
 
 
-def test_layers_refuse_the_own_row_and_unknown_modules_but_not_types(tmp_path: Path) -> None:
+def test_layers_look_at_order_within_a_row_and_refuse_unknown_modules_but_not_types(tmp_path: Path) -> None:
     typed = (
         "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n"
         "    from gptbook.model import GPT\n\n\ndef f(x: 'GPT') -> None:\n    return None"
@@ -370,7 +370,7 @@ def test_layers_refuse_the_own_row_and_unknown_modules_but_not_types(tmp_path: P
         ("gptbook/novelty.py", "N = 1  # UNKNOWN"),
     ]
     root = make_book(tmp_path, {"01_a": cells})
-    own_row, unknown = check_layers(root)
-    assert_located(own_row, root / "chapters/01_a.md", 3, "ROW")
+    later, unknown = check_layers(root)
+    assert_located(later, root / "chapters/01_a.md", 3, "ROW")
     assert_located(unknown, root / "chapters/01_a.md", 4, "UNKNOWN")
     assert "gptbook.novelty is not in the table" in unknown

@@ -25,7 +25,7 @@ from book.tools.project import (
 )
 from tests.browser import needs_browser, open_browser, serve
 
-WIDTHS = (390, 1280)
+WIDTHS = (390, 1000, 1280)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +184,19 @@ def test_links_from_colab_to_the_site_lead_to_pages_and_anchors(site: Path) -> N
             elif anchor and anchor not in parse(target).ids:
                 faults.append(f"{path.name}: {link} has no such anchor")
     assert not faults, "\n".join(faults)
+
+
+def test_figures_tables_and_equations_have_the_same_numbers_in_colab(site: Path) -> None:
+    for path in chapter_paths(ROOT):
+        html = (site / "chapters" / f"{path.stem}.html").read_text(encoding="utf-8")
+        cells = json.loads((ROOT / f"book/colab/chapters/{path.stem}.ipynb").read_text("utf-8"))
+        markdown = "\n".join(
+            "".join(cell["source"]) for cell in cells["cells"] if cell["cell_type"] == "markdown"
+        )
+        captions = re.findall(r'class="caption-number">(\w+ [\d.]+) <', html)
+        assert re.findall(r"^\*(\w+ [\d.]+)\.\*", markdown, re.MULTILINE) == captions, path.name
+        equations = re.findall(r'class="eqno">\(([\d.]+)\)', html)
+        assert re.findall(r"\\tag\{([\d.]+)\}", markdown) == equations, path.name
 
 
 def test_exported_cells_name_their_module_and_link_to_it(site: Path) -> None:
@@ -366,7 +379,7 @@ def test_the_first_page_is_the_introduction(address: str, browser: Browser) -> N
 
 
 @needs_browser
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", [390, 1280])
 def test_search_finds_a_word_without_a_network(address: str, browser: Browser, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 844})
     page.goto(address + "intro.html")

@@ -31,7 +31,6 @@ PAGE = """\
 ```{{eval-rst}}
 .. automodule:: {name}
    :members:
-   :undoc-members:
 ```
 """
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from pybtex.database import Entry, parse_file  # type: ignore[import-untyped]
+from pybtex.exceptions import PybtexError  # type: ignore[import-untyped]
 
-from book.tools.myst import Block, Directive, Math, Target, Text, in_file, parse_blocks
+from book.tools.myst import Block, Directive, Math, MystError, Target, Text, in_file, parse_blocks
 from book.tools.notebooks import read_source
 from book.tools.project import documentation_url, relative
 
@@ -104,15 +105,20 @@ def read_index(root: Path) -> BookIndex:
         for path in sorted((root / folder).glob("*.md")):
             chapter = chapter_number(path) if folder == "chapters" else ""
             numbers = numbers.next_page(chapter)
-            scan(
-                index,
-                relative(path, root).removesuffix(".md"),
-                notebook_blocks(root, path),
-                numbers,
-            )
-    for key, entry in parse_file(root / "book" / "references.bib").entries.items():
-        index.citations[key] = citation(entry)
+            name = relative(path, root)
+            with in_file(name):
+                scan(index, name.removesuffix(".md"), notebook_blocks(root, path), numbers)
+    index.citations = read_citations(root / "book" / "references.bib")
     return index
+
+
+def read_citations(path: Path) -> dict[str, Citation]:
+    """Return the entries of a BibTeX file by their keys."""
+    try:
+        entries = parse_file(path).entries
+    except PybtexError as error:
+        raise MystError(f"{path.name}: {error}", 1) from error
+    return {key: citation(entry) for key, entry in entries.items()}
 
 
 def chapter_number(path: Path) -> str:

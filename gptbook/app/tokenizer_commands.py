@@ -91,8 +91,7 @@ def run_encode(arguments: argparse.Namespace) -> None:
     """Print ids on one line, or one token a line with its text."""
     tokenizer = load_tokenizer(arguments.tokenizer)
     chunks = standard_input() if arguments.text is None else [arguments.text]
-    allowed = "all" if arguments.allow_special else "none"
-    ids = tokenizer.encode_stream(chunks, allowed_special=allowed)
+    ids = tokenizer.encode_stream(chunks, "all" if arguments.allow_special else "none")
     if arguments.pieces:
         for token_id in ids:
             print(f"{token_id:>8} {tokenizer.decode_bytes([token_id])!r}")

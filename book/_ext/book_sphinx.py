@@ -1,8 +1,8 @@
-"""Header buttons of a page: run it in Colab, see its source, report a mistake.
+"""What the book asks of Sphinx beyond its options; without this extension the pages still build.
 
-The theme derives these addresses from where a page lies in the tree that the site is built from;
-this book is built from a staging folder, so they would all be dead. A site without this extension
-lacks the buttons and nothing else.
+Header buttons: run a page in Colab, see its source, report a mistake. The theme derives these
+addresses from where a page lies in the tree that the site is built from; this book is built from a
+staging folder, so they would all be dead. And docstrings of constants, which may have a colon.
 """
 
 from typing import Any
@@ -62,7 +62,20 @@ def set_buttons(
     context["header_buttons"] = buttons
 
 
+def keep_colons(
+    app: Sphinx, what: str, name: str, value: object, options: object, lines: list[str]
+) -> None:
+    """Stop napoleon from taking the words before a colon for a type (`autodoc-process-docstring`).
+
+    It reads "The rank of a pair: ..." in the docstring of a constant, an attribute or a property
+    as a type with a description, unless that is not the first line. An escaped space shows nothing.
+    """
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "\\ ")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Connect the handler after the theme's own, which run at priority 501."""
+    """Connect the handlers: one after the theme's, at 501, one before napoleon's, at 500."""
     app.connect("html-page-context", set_buttons, priority=600)
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
