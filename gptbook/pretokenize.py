@@ -265,6 +265,10 @@ def split_contractions(window: str, starts: NDArray[np.bool_]) -> None:
 # ones, and on arrays of their numbers.
 
 
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2**64 / golden ratio, odd: the product's top bits depend on all bits (Knuth, TAOCP 3, 6.4)."""
+
+
 class KeyTable:
     """Numbers distinct keys of two 64-bit words 0, 1, 2, ..., and looks up a whole array at once.
 
@@ -359,10 +363,6 @@ class KeyTable:
         self._keys = keys
         self._slots = np.full(4 << capacity.bit_length(), -1, np.int32)
         self._place(np.arange(self._size, dtype=np.int32))
-
-
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-"""2**64 / golden ratio, odd: the product's top bits depend on all bits (Knuth, TAOCP 3, 6.4)."""
 
 
 SHORT = 15

@@ -377,7 +377,7 @@ def ordinary_vocabulary(
             raise TypeError(f"vocab must map int to bytes, got {token_id!r}: {token!r}")
         if not 0 <= token_id <= MAX_ID or not token:
             raise ValueError(
-                f"vocab holds {token_id}: {token!r}, but ids are 0 to {MAX_ID} and no token is empty"
+                f"vocab holds {token_id}: {token!r}, but ids are 0 to {MAX_ID}, tokens not empty"
             )
     for token, token_id in special_tokens.items():
         if vocab.get(token_id) != token.encode("utf-8"):

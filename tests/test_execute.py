@@ -131,6 +131,21 @@ def test_prose_is_refreshed_without_executing(tmp_path: Path) -> None:
     assert "A new paragraph." in stored_path(tmp_path).read_text()
 
 
+def test_a_changed_recorded_run_makes_its_reader_stale(tmp_path: Path) -> None:
+    write_package(tmp_path)
+    result = tmp_path / "book" / "results" / "speed.json"
+    result.parent.mkdir(parents=True)
+    result.write_text("[1]")
+    reads = "from gptbook.app.notebook import recorded_run\nprint(recorded_run('speed'))"
+    write_chapter(tmp_path, cell(reads))
+    write_chapter(tmp_path, cell("1"), name="chapters/02_other.md")
+    assert run(tmp_path) == 0
+    assert "[1]" in stored_path(tmp_path).read_text()
+    assert execute.check(tmp_path) == []
+    result.write_text("[2]")
+    assert ["01_small.md: modules or runs" in p for p in execute.check(tmp_path)] == [True]
+
+
 def test_a_changed_module_executes_only_the_chapters_that_import_it(tmp_path: Path) -> None:
     write_package(tmp_path)
     (tmp_path / "gptbook" / "low.py").write_text("VALUE = 1\n")
@@ -141,7 +156,7 @@ def test_a_changed_module_executes_only_the_chapters_that_import_it(tmp_path: Pa
     assert run(tmp_path) == 0
     other = stored_path(tmp_path, "02_other").stat().st_mtime_ns
     (tmp_path / "gptbook" / "low.py").write_text("VALUE = 2\n")
-    assert ["modules that it imports" in p for p in execute.check(tmp_path)] == [True]
+    assert ["modules or runs that it reads" in p for p in execute.check(tmp_path)] == [True]
     assert run(tmp_path) == 0
     assert runs(tmp_path) == 2
     assert stored_path(tmp_path, "02_other").stat().st_mtime_ns == other

@@ -2,13 +2,15 @@
 
 An executed notebook is its source with outputs, under book/notebooks/, in one canonical form: the
 same source and outputs give the same bytes. Its metadata names the source and the hash of its
-inputs: the code cells and every file of the package that they import, directly or not. Markdown,
-tags and captions are no inputs: they change the page, not the outputs.
+inputs: the code cells, every file of the package that they import, directly or not, and the
+recorded runs that they read. Markdown, tags and captions are no inputs: they change the page, not
+the outputs.
 """
 
 import ast
 import hashlib
 import json
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,6 +30,8 @@ from book.tools.project import chapter_paths, relative, solution_paths
 
 FORMAT = 1
 """Part of every hash: raise it when the executor's way of storing outputs changes."""
+
+RECORDED_RUN = re.compile(r"""recorded_run\(["'](\w+)["']\)""")
 
 LANGUAGE_INFO = {"name": "python", "pygments_lexer": "ipython3"}
 
@@ -57,8 +61,8 @@ class Source:
 
     @cached_property
     def inputs(self) -> str:
-        """The SHA-256 of its code cells and of the package's files that they import."""
-        modules = imported_files(self.root, self.code)
+        """The SHA-256 of its code cells, of the package's files, and of the runs that they read."""
+        modules = [*imported_files(self.root, self.code), *recorded_runs(self.root, self.code)]
         inputs = {
             "format": FORMAT,
             "cells": self.code,
@@ -148,6 +152,13 @@ def imported_files(root: Path, cells: Iterable[str]) -> list[Path]:
             package = ".".join(path.parent.relative_to(root).parts)
             waiting |= set(_imported_names(path.read_text(encoding="utf-8"), package))
     return sorted(found)
+
+
+def recorded_runs(root: Path, code: Iterable[str]) -> list[Path]:
+    """Return the files of the recorded runs that the code names in calls of `recorded_run`."""
+    names = {name for source in code for name in RECORDED_RUN.findall(source)}
+    paths = [root / "book" / "results" / f"{name}.json" for name in sorted(names)]
+    return [path for path in paths if path.is_file()]
 
 
 def _imported_names(code: str, package: str) -> Iterator[str]:
@@ -280,7 +291,7 @@ def _hash_problems(source: Source, stored: NotebookNode) -> Iterator[str]:
     if recorded.get("source") != source.name:
         yield f"its notebook was made from {recorded.get('source')}. Run `make execute`."
     if recorded.get("inputs") != source.inputs:
-        yield "modules that it imports changed after it was executed. Run `make execute`."
+        yield "modules or runs that it reads changed after it was executed. Run `make execute`."
 
 
 def _input_problems(source: Source, stored: NotebookNode) -> Iterator[str]:
