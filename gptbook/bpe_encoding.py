@@ -8,10 +8,12 @@ import functools
 import heapq
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from gptbook.pretokenize import (
     GPT2_PATTERN,
@@ -147,6 +149,8 @@ def merge_columns(columns: Ids, pairs: PairTable, limits: Ids) -> None:
         update(np.concatenate([before[place], place]))
 
 
+FEW_PIECES = 256
+"""New pieces below which merging one by one is faster than merging in columns."""
 LONG_PIECE = 128
 """Bytes up to which pieces are merged in columns; longer ones are merged one by one."""
 BATCH = 2048
@@ -210,8 +214,8 @@ def merges_from_ranks(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
 
 # The encoder
 
-BLOCK = 16
-"""Chunks of text whose new pieces are merged together."""
+BLOCK = 1 << 21
+"""Bytes of text whose new pieces are merged together."""
 MAX_PIECES, MAX_LONG_BYTES = 1 << 18, 1 << 24
 """A cache of more pieces, or of more bytes in long ones, is dropped at the end of a block."""
 MAX_SHORT_PIECES = 1 << 16
@@ -230,6 +234,31 @@ class PieceCache(dict[str, list[int]]):
             self.clear()
         self[piece] = ids = self._find_ids(piece)
         return ids
+
+
+class GrowingArray:
+    """An array that takes more values at its end; its room doubles, so that few calls copy it."""
+
+    def __init__(self, dtype: DTypeLike) -> None:
+        self._room: NDArray[Any] = np.zeros(1024, dtype)
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def extend(self, values: NDArray[Any]) -> None:
+        """Add values, shape (n,), at the end."""
+        end = self._size + len(values)
+        if end > len(self._room):
+            room = np.zeros(2 * end, self._room.dtype)
+            room[: self._size] = self._room[: self._size]
+            self._room = room
+        self._room[self._size : end] = values
+        self._size = end
+
+    def take(self, places: NDArray[np.integer]) -> NDArray[Any]:
+        """Return the values at these places."""
+        return self._room.take(places)
 
 
 class Encoder:
@@ -266,55 +295,83 @@ class Encoder:
         self._pairs = PairTable(
             np.array(pairs, np.int64), np.arange(len(made)), np.array(made, np.int64)
         )
-        self._short = PieceCache(self._merge_one)
+        self._short = PieceCache(lambda piece: self._merge_one(piece.encode()))
         self._lock = threading.Lock()
         self._forget()
 
     def _forget(self) -> None:
         """Empty the cache."""
         self._table = PieceTable()
-        self._spans: Ids = np.zeros((2, 0), np.int64)  # where each piece's ids start, and how many
-        self._ids: NDArray[np.object_] = np.zeros(0, object)  # Python's ints, which lists share
+        self._ids = GrowingArray(object)  # of all pieces: Python's ints, which lists share
+        self._counts = GrowingArray(np.int64)  # by the number of a piece, how many ids it has,
+        self._starts = GrowingArray(np.int64)  # and where they start
 
     def encode_ordinary(self, text: str) -> list[int]:
         """Return the ids of text, in which no token is special."""
-        text = replace_surrogates(text)
-        if len(text) <= SHORT_TEXT:
-            pieces = split_short(text, self._pattern)
-            return list(itertools.chain.from_iterable(map(self._short.__getitem__, pieces)))
-        ids: list[int] = []
-        chunks = split_pieces(text, self._pattern)
-        with self._lock:
-            while block := [self._table.intern(c) for c in itertools.islice(chunks, BLOCK)]:
-                self._merge_new()
-                for numbers in block:
-                    ids.extend(self._recall(numbers))
-                if self._is_full():
-                    self._forget()
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of each text; the new pieces of many texts are merged together."""
+        ids: list[list[int]] = [[] for _ in texts]
+        block, block_bytes = [], 0
+        with self._lock, self._forgetting_if_interrupted():
+            for number, text in enumerate(map(replace_surrogates, texts)):
+                if len(text) <= SHORT_TEXT:
+                    pieces = split_short(text, self._pattern)
+                    ids[number].extend(
+                        itertools.chain.from_iterable(map(self._short.__getitem__, pieces))
+                    )
+                    continue
+                for chunk in split_pieces(text, self._pattern):
+                    block.append((ids[number], self._table.intern(chunk)))
+                    block_bytes += len(chunk.buffer)
+                    if block_bytes >= BLOCK:
+                        self._encode_block(block)
+                        block, block_bytes = [], 0
+            self._encode_block(block)
         return ids
 
-    def _merge_one(self, piece: str) -> list[int]:
-        ids = [self._byte_ids[byte] for byte in piece.encode()]
+    def _encode_block(self, block: list[tuple[list[int], NDArray[np.int32]]]) -> None:
+        """Extend each list with the ids of the pieces that have these numbers."""
+        self._merge_new()
+        for ids, numbers in block:
+            ids.extend(self._recall(numbers))
+        if len(self._table) > MAX_PIECES or self._table.n_long_bytes > MAX_LONG_BYTES:
+            self._forget()
+
+    @contextmanager
+    def _forgetting_if_interrupted(self) -> Iterator[None]:
+        """Empty the cache if the body raises, which may leave it half changed."""
+        try:
+            yield
+        except BaseException:
+            self._forget()
+            raise
+
+    def _merge_one(self, piece: bytes) -> list[int]:
+        ids = [self._byte_ids[byte] for byte in piece]
         merge = merge_plainly if len(ids) <= LONG_PIECE else merge_by_heap
         return merge(ids, self._pairs)
 
     def _merge_new(self) -> None:
         """Find the ids of the pieces that the table has and the cache has not."""
-        pieces = self._table.pieces(self._spans.shape[1])
-        if pieces:
+        pieces = self._table.pieces(len(self._starts))
+        if len(pieces) < FEW_PIECES:
+            merged = [self._merge_one(piece) for piece in pieces]
+            counts = np.array([len(ids) for ids in merged], np.int64)
+            starts = np.cumsum(counts) - counts
+            ids = np.array(list(itertools.chain.from_iterable(merged)), object)
+        else:
             ids, starts, counts = merge_pieces(pieces, self._byte_ids, self._pairs)
-            spans = np.stack([starts + len(self._ids), counts])
-            self._ids = np.append(self._ids, ids.astype(object))
-            self._spans = np.append(self._spans, spans, axis=1)  # last: an interrupt loses nothing
+        self._counts.extend(counts)
+        self._starts.extend(starts + len(self._ids))
+        self._ids.extend(ids.astype(object))
 
     def _recall(self, numbers: NDArray[np.int32]) -> list[int]:
         """Return the ids of the pieces with these numbers, one piece's after the other's."""
-        starts, counts = self._spans.take(numbers, axis=1)
+        starts, counts = self._starts.take(numbers), self._counts.take(numbers)
         ends = np.cumsum(counts)
         places = np.repeat(starts - (ends - counts), counts)
         places += np.arange(len(places))
         ids: list[int] = self._ids.take(places).tolist()
         return ids
-
-    def _is_full(self) -> bool:
-        return len(self._table) > MAX_PIECES or self._table.n_long_bytes > MAX_LONG_BYTES

@@ -183,10 +183,26 @@ def ascii_classes() -> bytes:
     return classify("".join(map(chr, range(256)))).tobytes()
 
 
+UNKNOWN = 255
+"""The class of a code point that nobody has asked for yet."""
+
+
 @functools.cache
-def unicode_classes() -> NDArray[np.uint8]:
-    """Return the class of each code point of planes 0 to 3; of the rest all are OTHER."""
-    return classify("".join(map(chr, range(0x40000))))
+def known_classes() -> NDArray[np.uint8]:
+    """Return the table that `unicode_classes` fills in: planes 0 to 3, the others are all OTHER."""
+    return np.full(0x40000, UNKNOWN, np.uint8)
+
+
+def unicode_classes(chars: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Return the class of each code point; asks the regex module for 4096 of them at a time."""
+    known = known_classes()
+    classes = known.take(chars, mode="clip")  # U+3FFFF is OTHER, as are those beyond it
+    if classes.max() == UNKNOWN:
+        for block in np.unique(np.minimum(chars[classes == UNKNOWN], len(known) - 1) >> 12):
+            first = int(block) << 12
+            known[first : first + 4096] = classify("".join(map(chr, range(first, first + 4096))))
+        classes = known.take(chars, mode="clip")
+    return classes
 
 
 def split_by_class(text: str, chunk: int = CHUNK) -> Iterator[Pieces]:
@@ -223,7 +239,7 @@ def decode_window(
     if len(encoded) == len(window):
         return data, data, np.frombuffer(encoded.translate(ascii_classes()), np.uint8)
     chars = np.frombuffer(window.encode("utf-32-le"), "<u4")
-    return data, chars, unicode_classes().take(chars, mode="clip")  # U+3FFFF is OTHER
+    return data, chars, unicode_classes(chars)
 
 
 def byte_offsets(data: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -91,13 +91,18 @@ def first_possible_special(text: str, start: int, special_tokens: set[str]) -> i
     return len(text)
 
 
+def checked_text(text: str) -> str:
+    """Return text; raise TypeError if it is no str."""
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a str, got {type(text).__name__}")
+    return text
+
+
 def whole_characters(chunks: Iterable[str]) -> Iterator[str]:
     """Yield the chunks, with a pair of surrogates that two of them share joined in the second."""
     carried = ""
     for chunk in chunks:
-        if not isinstance(chunk, str):
-            raise TypeError(f"chunks must be str, got {type(chunk).__name__}")
-        text = carried + chunk
+        text = carried + checked_text(chunk)
         carried = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
         yield replace_surrogates(text.removesuffix(carried))
     yield replace_surrogates(carried)
@@ -170,8 +175,7 @@ class BPETokenizer:
             TypeError: text is not a str.
             ValueError: allowed_special names a token that is not special here.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"text must be a str, got {type(text).__name__}")
+        text = checked_text(text)
         allowed = self._allowed(allowed_special)
         if not allowed:
             return self._encoder.encode_ordinary(text)
@@ -189,7 +193,10 @@ class BPETokenizer:
         """Return the ids of each text; see `encode`."""
         if isinstance(texts, str):
             raise TypeError(f"texts must be a list of str, got the str {texts[:40]!r}")
-        return [self.encode(text, allowed_special) for text in texts]
+        texts = [checked_text(text) for text in texts]
+        if self._allowed(allowed_special):
+            return [self.encode(text, allowed_special) for text in texts]
+        return self._encoder.encode_batch(texts)
 
     def encode_stream(
         self, chunks: Iterable[str], allowed_special: AllowedSpecial = "none"
@@ -372,17 +379,18 @@ def ordinary_vocabulary(
         ValueError: an id is negative or too large, a token is empty or has two ids, or a special
             token is not in vocab.
     """
-    for token_id, token in vocab.items():
-        if not isinstance(token_id, int) or not isinstance(token, bytes):
-            raise TypeError(f"vocab must map int to bytes, got {token_id!r}: {token!r}")
-        if not 0 <= token_id <= MAX_ID or not token:
+    for token_id, content in vocab.items():
+        if not isinstance(token_id, int) or not isinstance(content, bytes):
+            raise TypeError(f"vocab must map int to bytes, got {token_id!r}: {content!r}")
+        if not 0 <= token_id <= MAX_ID or not content:
             raise ValueError(
-                f"vocab holds {token_id}: {token!r}, but ids are 0 to {MAX_ID}, tokens not empty"
+                f"vocab holds {token_id}: {content!r}, but ids are 0 to {MAX_ID}, tokens not empty"
             )
     for token, token_id in special_tokens.items():
         if vocab.get(token_id) != token.encode("utf-8"):
             raise ValueError(
-                f"special token {token!r} has id {token_id}, which is not its in vocab"
+                f"special token {token!r} has id {token_id}, but vocab has "
+                f"{vocab.get(token_id)!r} there"
             )
     special_ids = set(special_tokens.values())
     ordinary = {i: token for i, token in vocab.items() if i not in special_ids}

@@ -6,7 +6,7 @@
 
 Training compares gptbook, Hugging Face's tokenizers and rustbpe; encoding and decoding, with
 GPT-2's vocabulary, compare gptbook, tiktoken and tokenizers. Every measurement is a process of its
-own (``tokenizer_worker.py``) with one thread. The libraries take turns, and the first to go
+own (``tokenizer_worker.py``) on one core. The libraries take turns, and the first to go
 changes from round to round, so that a slow minute of the machine does not fall on one of them.
 Each round also measures the machine: copying memory, and ``regex.findall`` with GPT-2's pattern,
 which an encoder in Python cannot beat on text that it sees for the first time.

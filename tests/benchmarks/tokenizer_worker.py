@@ -8,6 +8,7 @@ library, and leaves no cache warm for the next. See ``bench_tokenizer.py`` for w
 import gc
 import hashlib
 import json
+import os
 import re
 import sys
 import tempfile
@@ -85,6 +86,7 @@ def timed(measurement: Measurement, phase: str) -> Iterator[None]:
 @contextmanager
 def peak_recorded(measurement: Measurement) -> Iterator[None]:
     """Record the peak of memory in the body above what is in use before it."""
+    gc.collect()
     before = memory_in_use("VmRSS")
     if before is not None:
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak, VmHWM: proc(5)
@@ -233,12 +235,19 @@ def measure_limits(texts: list[str]) -> Measurement:
     return measurement
 
 
+def stay_on_one_core() -> None:
+    """Hold this process, and the threads that it starts, to one core where the system can."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
 def measure(job: Job) -> Measurement:
-    """Do what ``job`` says.
+    """Do what ``job`` says, on one core.
 
     Raises:
         ValueError: if it names an unknown task.
     """
+    stay_on_one_core()
     texts: list[str] = json.loads(job.corpus.read_text(encoding="utf-8"))
     if job.task == "train":
         return measure_training(job.library, texts, job.vocab_size)
