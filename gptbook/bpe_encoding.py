@@ -29,6 +29,7 @@ from gptbook.pretokenize import (
 Ids = NDArray[np.int64]
 NO_TOKEN = -1
 """Stands where a token has been merged into the one before it, or where a piece has ended."""
+
 NO_RANK = 2**31 - 1
 """The rank of a pair that does not merge: it comes after all others."""
 
@@ -151,8 +152,10 @@ def merge_columns(columns: Ids, pairs: PairTable, limits: Ids) -> None:
 
 FEW_PIECES = 256
 """New pieces below which merging one by one is faster than merging in columns."""
+
 LONG_PIECE = 128
 """Bytes up to which pieces are merged in columns; longer ones are merged one by one."""
+
 BATCH = 2048
 """Pieces merged at a time, so that their tokens, links and scores stay in the cache."""
 
@@ -216,8 +219,10 @@ def merges_from_ranks(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
 
 BLOCK = 1 << 21
 """Bytes of text whose new pieces are merged together."""
+
 MAX_PIECES, MAX_LONG_BYTES = 1 << 18, 1 << 24
 """A cache of more pieces, or of more bytes in long ones, is dropped at the end of a block."""
+
 MAX_SHORT_PIECES = 1 << 16
 """Pieces of short texts that are remembered apart, in a dict."""
 

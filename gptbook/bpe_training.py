@@ -89,6 +89,7 @@ def read_source(source: str | Path) -> str:
 
 BLANK = -1
 """Stands between two pieces, and for bytes inside a token."""
+
 MANY = 100
 """Places of a pair from which on arrays are faster than a loop: their calls have a fixed cost."""
 

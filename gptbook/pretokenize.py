@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """What GPT-2 cuts text with, in the form that tiktoken gives it."""
+
 CHUNK = 1 << 17
 """Characters cut at a time: the temporary arrays of one chunk stay in the processor's cache."""
 
@@ -146,6 +147,7 @@ def split_by_regex(text: str, pattern: str, chunk: int = CHUNK) -> Iterator[Piec
 
 SHORT_TEXT = 1500
 """Characters up to which arrays cost more than they save."""
+
 ASCII_PATTERN = re.compile(
     r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+", re.ASCII
 )
@@ -383,6 +385,7 @@ class KeyTable:
 
 SHORT = 15
 """Bytes of the longest piece whose bytes and length fit in a key."""
+
 LONG_MARK = np.uint64(255 << 56)
 """The second word of a longer piece's key; the first is its number among the long ones."""
 

@@ -41,7 +41,7 @@ def test_a_quick_run_is_recorded_and_printed(tmp_path: Path) -> None:
     encoders = {"gptbook", "tokenizers", "tiktoken"}
     assert measured == {
         *(("train", library) for library in ("gptbook", "tokenizers")),
-        *((p, e) for p in ("encode, cold", "encode, warm", "decode") for e in encoders),
+        *((p, e) for p in ("load", "encode, cold", "encode, warm", "decode") for e in encoders),
         ("regex.findall", "limit"),
     }
     assert all(row["median_seconds"] > 0 for row in runs[1]["rows"])

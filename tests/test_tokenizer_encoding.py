@@ -4,7 +4,6 @@ import copy
 import pickle
 import random
 import string
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from gptbook.tokenizer import BPETokenizer, train_bpe
 from tests import tokenizer_reference as reference
+from tests.growth import BOUND, growth
 from tests.tokenizer_texts import END_OF_TEXT, MULTILINGUAL, mixed_text
 
 # --- Properties ----------------------------------------------------------------------------------
@@ -224,19 +224,9 @@ ALPHABETS = {
 def test_time_grows_with_length_not_its_square(
     trained_tokenizer: BPETokenizer, rng: random.Random, alphabet: str
 ) -> None:
-    """One piece of 25,000 characters beside one of four times the length.
+    """One piece of 25,000 characters beside one of four times the length; see `growth`."""
 
-    Linear work takes 4 times as long, n log n 4.7 times, quadratic work 16 times. The bound of 10
-    is 3.2 for each doubling; a false alarm needs a slow minute that more than doubles the processor
-    time (not the wall-clock time) of all of three interleaved rounds at one size, and of none of
-    them at the other. In 136 trials on two cores with a load of 4, the largest ratio was 6.1.
-    """
-    short, long = 25_000, 100_000
-    seconds: dict[int, list[float]] = {short: [], long: []}
-    for attempt in range(3):
-        for size in (short, long):
-            text = "".join(rng.choices(alphabet, k=size + attempt))  # a new piece, in no cache
-            start = time.process_time()
-            trained_tokenizer.encode(text)
-            seconds[size].append(time.process_time() - start)
-    assert min(seconds[long]) < 10 * min(seconds[short]), seconds
+    def new_piece(size: int) -> str:  # in no cache
+        return "".join(rng.choices(alphabet, k=size))
+
+    assert growth(trained_tokenizer.encode, new_piece) < BOUND

@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import time
 import tracemalloc
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -12,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptbook.tokenizer import BPETokenizer, train_bpe
+from tests.growth import BOUND, growth
 from tests.tokenizer_texts import END_OF_TEXT, MULTILINGUAL
 
 # What a cut may go through: words, contractions, whitespace runs, special tokens, characters.
@@ -158,23 +158,16 @@ def test_memory_does_not_grow_with_the_stream(
 def test_a_long_piece_in_small_chunks_is_not_scanned_again_and_again(
     trained_tokenizer: BPETokenizer, rng: random.Random, unit: str
 ) -> None:
-    """A piece of 25,000 characters beside one of four times the length, 8 characters at a time.
+    """One piece of 25,000 characters beside one of four times the length, 8 at a time."""
 
-    Linear work takes 4 times as long, a new scan of the pending text for each chunk 16 times. The
-    bound of 10 fails by chance only if all of three interleaved rounds at one size take twice
-    their processor time and none at the other; in 36 trials beside busy processes the largest
-    ratio was 5.3.
-    """
-    seconds: dict[int, list[float]] = {25_000: [], 100_000: []}
-    for _ in range(3):
-        for size, times in seconds.items():
-            text = "".join(rng.choices(unit, k=size + rng.randrange(100)))
-            chunks = [text[i : i + 8] for i in range(0, len(text), 8)]
-            start = time.process_time()
-            ids = list(trained_tokenizer.encode_stream(chunks))
-            times.append(time.process_time() - start)
-            assert trained_tokenizer.decode(ids) == text
-    assert min(seconds[100_000]) < 10 * min(seconds[25_000]), seconds
+    def chunks_of_a_new_piece(size: int) -> list[str]:
+        text = "".join(rng.choices(unit, k=size + rng.randrange(100)))
+        return [text[i : i + 8] for i in range(0, len(text), 8)]
+
+    def encode(chunks: list[str]) -> list[int]:
+        return list(trained_tokenizer.encode_stream(chunks))
+
+    assert growth(encode, chunks_of_a_new_piece) < BOUND
 
 
 @pytest.mark.parametrize("chunks", [[b"bytes"], ["text", None], [3], 3, None])

@@ -35,13 +35,21 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tests.benchmarks.tokenizer_worker import CODECS, TRAINERS, Job, Measurement
+from tests.benchmarks.tokenizer_worker import (
+    CODECS,
+    TRAINERS,
+    Job,
+    Measurement,
+    write_vocabulary,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "book" / "results" / "bench_tokenizer.json"
 OURS = "gptbook"
 PEERS = ("tokenizers", "tiktoken", "rustbpe")
 MEGABYTE = 1_000_000
+# Memory is taken from before the first phase to the end of this one.
+PEAK_PHASE = {"train": "train", "encode": "encode, cold", "limits": None}
 ONE_THREAD = {
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -131,10 +139,11 @@ def cases(plan: Plan, peers: Sequence[str], cache: Path | None, scratch: Path) -
         for vocab_size in plan.vocab_sizes:
             for library in [name for name in TRAINERS if name in (OURS, *peers)]:
                 yield Case(name, byte_count, Job("train", library, path, vocab_size))
+    write_vocabulary(scratch)
     for name, texts in encoding_corpora(plan, cache).items():
         path, byte_count = write(f"encode {name}", texts)
         for library in [name for name in CODECS if name in (OURS, *peers)]:
-            yield Case(name, byte_count, Job("encode", library, path))
+            yield Case(name, byte_count, Job("encode", library, path, vocabulary=scratch))
         yield Case(name, byte_count, Job("limits", "", path))
 
 
@@ -202,7 +211,7 @@ def rows_of(case: Case, measurements: Sequence[Measurement]) -> Iterator[dict[st
     if any(measurement.facts != facts for measurement in measurements):
         raise ValueError(f"{case.job}: the rounds differ: {[m.facts for m in measurements]}")
     peaks = [m.peak_bytes for m in measurements if m.peak_bytes is not None]
-    for index, phase in enumerate(measurements[0].seconds):
+    for phase in measurements[0].seconds:
         seconds = [measurement.seconds[phase] for measurement in measurements]
         median = statistics.median(seconds)
         yield {
@@ -213,9 +222,11 @@ def rows_of(case: Case, measurements: Sequence[Measurement]) -> Iterator[dict[st
             "vocab_size": case.job.vocab_size or None,
             "seconds": [round(value, 5) for value in seconds],
             "median_seconds": round(median, 5),
-            "megabytes_per_second": round(case.corpus_bytes / median / MEGABYTE, 3),
+            "megabytes_per_second": round(case.corpus_bytes / median / MEGABYTE, 3)
+            if phase != "load"  # which does not depend on the corpus
+            else None,
             "peak_megabytes": round(statistics.median(peaks) / MEGABYTE, 1)
-            if peaks and index == 0  # peak memory is taken in the first phase
+            if peaks and phase == PEAK_PHASE[case.job.task]
             else None,
             **facts,
         }
@@ -322,16 +333,18 @@ def table(run: dict[str, Any]) -> str:
     for place, row in sorted(zip(places, rows, strict=True), key=lambda pair: str(pair[0])):
         phase, corpus, vocab_size = place
         seconds = row["median_seconds"]
+        speed, peak = row["megabytes_per_second"], row["peak_megabytes"]
+        against_findall = speed is not None and place in ours and corpus in findall
         cells = [
             phase,
             corpus,
             f"{vocab_size:,}" if vocab_size else "",
             row["library"],
             f"{seconds:.3f}",
-            f"{row['megabytes_per_second']:.2f}",
+            "" if speed is None else f"{speed:.2f}",
             f"{ours[place] / seconds:.2f}" if place in ours else "",
-            "" if row["peak_megabytes"] is None else f"{row['peak_megabytes']:.0f}",
-            f"{findall[corpus] / seconds:.2f}" if corpus in findall and place in ours else "",
+            "" if peak is None else f"{peak:.0f}",
+            f"{findall[corpus] / seconds:.2f}" if against_findall else "",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -342,7 +355,7 @@ def summary(run: dict[str, Any]) -> str:
     machine = run["machine"]
     return (
         f"{table(run)}\n\n"
-        f"Medians of {run['rounds']} rounds on one thread of {machine['cpu']} "
+        f"Medians of {run['rounds']} rounds on one core of {machine['cpu']} "
         f"({machine['cores']} cores), {run['date'][:10]}, commit {run['commit'][:12]}; "
         f"the machine copies {run['copy_gigabytes_per_second']:.1f} GB/s."
     )

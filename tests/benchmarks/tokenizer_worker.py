@@ -7,11 +7,11 @@ library, and leaves no cache warm for the next. See ``bench_tokenizer.py`` for w
 
 import gc
 import hashlib
+import importlib
 import json
 import os
 import re
 import sys
-import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -36,12 +36,15 @@ class Job:
         library: ``gptbook``, ``tokenizers``, ``tiktoken`` or ``rustbpe``; ignored for limits.
         corpus: the file of a JSON list of texts.
         vocab_size: ids to train for; ignored unless the task is ``train``.
+        vocabulary: the folder with GPT-2's vocabulary in each library's own file, as
+            `write_vocabulary` makes it; ignored unless the task is ``encode``.
     """
 
     task: str
     library: str
     corpus: Path
     vocab_size: int = 0
+    vocabulary: Path | None = None
 
 
 @dataclass
@@ -50,8 +53,9 @@ class Measurement:
 
     Attributes:
         seconds: wall-clock seconds of each phase.
-        peak_bytes: the most memory held during the first phase beyond what was held before it;
-            None where the system does not tell (not Linux).
+        peak_bytes: the most memory held beyond imports and texts while training, or while
+            loading the vocabulary and encoding cold; None where the system does not tell (not
+            Linux).
         facts: what the phases gave, to be the same in every round: tokens, a digest of the ids.
         copy_bytes_per_second: only from ``limits``.
     """
@@ -148,29 +152,33 @@ def measure_training(library: str, texts: list[str], vocab_size: int) -> Measure
 # --- Encoding and decoding -----------------------------------------------------------------------
 
 
-def codec_gptbook() -> tuple[TextToIds, IdsToText]:
+def write_vocabulary(folder: Path) -> None:
+    """Write GPT-2's vocabulary as gptbook and Hugging Face load it; tiktoken has its own cache."""
     from gptbook.tokenizer import BPETokenizer
 
     tokenizer = BPETokenizer.from_tiktoken("gpt2")
+    tokenizer.save(folder / "gptbook.json")
+    tokenizer.to_huggingface(folder)
+
+
+def codec_gptbook(vocabulary: Path) -> tuple[TextToIds, IdsToText]:
+    from gptbook.tokenizer import BPETokenizer
+
+    tokenizer = BPETokenizer.load(vocabulary / "gptbook.json")
     return tokenizer.encode, tokenizer.decode
 
 
-def codec_tiktoken() -> tuple[TextToIds, IdsToText]:
+def codec_tiktoken(_vocabulary: Path) -> tuple[TextToIds, IdsToText]:
     import tiktoken
 
     encoding = tiktoken.get_encoding("gpt2")
     return encoding.encode_ordinary, encoding.decode
 
 
-def codec_tokenizers() -> tuple[TextToIds, IdsToText]:
-    """Hugging Face's fast tokenizer, from the file that our own tokenizer writes."""
+def codec_tokenizers(vocabulary: Path) -> tuple[TextToIds, IdsToText]:
     import tokenizers
 
-    from gptbook.tokenizer import BPETokenizer
-
-    with tempfile.TemporaryDirectory() as directory:
-        BPETokenizer.from_tiktoken("gpt2").to_huggingface(directory)
-        tokenizer = tokenizers.Tokenizer.from_file(str(Path(directory) / "tokenizer.json"))
+    tokenizer = tokenizers.Tokenizer.from_file(str(vocabulary / "tokenizer.json"))
 
     def encode(text: str) -> list[int]:
         ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
@@ -190,16 +198,19 @@ CODECS = {
 }
 
 
-def measure_encoding(library: str, texts: list[str]) -> Measurement:
-    """Encode all texts twice, then decode them.
+def measure_encoding(library: str, texts: list[str], vocabulary: Path) -> Measurement:
+    """Load the vocabulary, encode all texts twice, then decode them.
 
     Raises:
         ValueError: if the texts do not come back.
     """
     measurement = Measurement()
-    encode, decode = CODECS[library]()
-    with peak_recorded(measurement), timed(measurement, "encode, cold"):
-        ids = [encode(text) for text in texts]
+    importlib.import_module("gptbook.tokenizer" if library == "gptbook" else library)
+    with peak_recorded(measurement):
+        with timed(measurement, "load"):
+            encode, decode = CODECS[library](vocabulary)
+        with timed(measurement, "encode, cold"):
+            ids = [encode(text) for text in texts]
     with timed(measurement, "encode, warm"):
         again = [encode(text) for text in texts]
     with timed(measurement, "decode"):
@@ -245,14 +256,16 @@ def measure(job: Job) -> Measurement:
     """Do what ``job`` says, on one core.
 
     Raises:
-        ValueError: if it names an unknown task.
+        ValueError: if it names an unknown task, or no vocabulary to encode with.
     """
     stay_on_one_core()
     texts: list[str] = json.loads(job.corpus.read_text(encoding="utf-8"))
     if job.task == "train":
         return measure_training(job.library, texts, job.vocab_size)
     if job.task == "encode":
-        return measure_encoding(job.library, texts)
+        if job.vocabulary is None:
+            raise ValueError("the task encode needs the folder of the vocabulary, but has none")
+        return measure_encoding(job.library, texts, job.vocabulary)
     if job.task == "limits":
         return measure_limits(texts)
     raise ValueError(f"task is {job.task!r}: it must be train, encode or limits")
@@ -261,7 +274,8 @@ def measure(job: Job) -> Measurement:
 def main() -> int:
     """Read a job from standard input, write the measurement to standard output."""
     job = json.load(sys.stdin)
-    measurement = measure(Job(**{**job, "corpus": Path(job["corpus"])}))
+    paths = {key: Path(job[key]) for key in ("corpus", "vocabulary") if job[key]}
+    measurement = measure(Job(**{**job, **paths}))
     json.dump(asdict(measurement), sys.stdout)
     return 0
 
