@@ -224,11 +224,11 @@ MAX_PIECES, MAX_LONG_BYTES = 1 << 18, 1 << 24
 """A cache of more pieces, or of more bytes in long ones, is dropped at the end of a block."""
 
 MAX_SHORT_PIECES = 1 << 16
-"""Pieces of short texts that are remembered apart, in a dict."""
+"""The most pieces of short texts that are remembered, in a dict."""
 
 
 class PieceCache(dict[str, list[int]]):
-    """The ids of each piece that was asked for, found when it is first."""
+    """The ids of each piece that was asked for, found the first time."""
 
     def __init__(self, find_ids: Callable[[str], list[int]]) -> None:
         super().__init__()

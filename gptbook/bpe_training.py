@@ -59,7 +59,7 @@ def count_pieces(
         for text in split_special(read_source(source), specials):
             if text in specials:
                 continue
-            if len(text) < SHORT_TEXT:
+            if len(text) <= SHORT_TEXT:
                 short_texts.update(map(str.encode, split_short(text, pattern)))
                 continue
             for pieces in split_pieces(text, pattern):
@@ -102,8 +102,8 @@ class PairIndex:
     border, the position where its right token begins: the left token's id is one position before,
     and the tokens on both sides of the pair are one step from its ends.
 
-    A merge leaves the borders of other pairs alone, though one token of theirs may be gone. They
-    are not searched for: a border whose two ids are no longer those of its pair is skipped.
+    A merge may take a token away from other pairs. Their borders stay listed; one whose two ids are
+    no longer those of its pair is skipped.
     """
 
     counts: dict[Pair, int]  # a merged pair stays, with a count that means nothing
@@ -245,8 +245,8 @@ def learn_merges(piece_counts: Mapping[bytes, int], n_merges: int) -> list[tuple
     the one whose (left bytes, right bytes) are greatest. Each place where the two are neighbors
     counts, so "aaa" has ("a", "a") twice. There are fewer merges if no pair is left.
 
-    No two merges make the same bytes. For take all places with these bytes whose ends no token has
-    crossed: merges inside go the same way in each, so all become one token in the same step.
+    No two merges make the same bytes: wherever these bytes stand and no token crosses their ends,
+    the same merges happen inside, so that all become one token in the same step.
     """
     index = PairIndex(piece_counts)
     queue = PairQueue(index.counts)

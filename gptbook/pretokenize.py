@@ -19,7 +19,7 @@ import regex
 from numpy.typing import NDArray
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-"""What GPT-2 cuts text with, in the form that tiktoken gives it."""
+"""What GPT-2 cuts text with; tiktoken writes it with possessive quantifiers, and cuts alike."""
 
 CHUNK = 1 << 17
 """Characters cut at a time: the temporary arrays of one chunk stay in the processor's cache."""
@@ -99,7 +99,7 @@ NEW_IN_UNICODE_17_OR_18 = regex.compile(
 """Letters and numbers that Unicode 16.0 does not know yet.
 
 What a letter is grows with every version of Unicode, and so with every version of the regex module.
-A model must see the same ids for ever, so ours is fixed at the version of tiktoken and tokenizers.
+A model must see the same ids forever, so ours is fixed at the version of tiktoken and tokenizers.
 """
 
 
@@ -181,7 +181,7 @@ def classify(characters: str) -> NDArray[np.uint8]:
 
 @functools.cache
 def ascii_classes() -> bytes:
-    """Return the table for bytes.translate from an ASCII byte to its class."""
+    """Return the table for bytes.translate from a byte to its class; only ASCII ones are used."""
     return classify("".join(map(chr, range(256)))).tobytes()
 
 
@@ -210,9 +210,9 @@ def unicode_classes(chars: NDArray[np.uint32]) -> NDArray[np.uint8]:
 def split_by_class(text: str, chunk: int = CHUNK) -> Iterator[Pieces]:
     """Cut text as GPT2_PATTERN says, a window of characters at a time.
 
-    What ends a piece is at most two characters beyond its end (the "re" of "'re"). So a window is
-    cut up to the last start that has these two in sight, and the next window begins there. A piece
-    that fills its window doubles the next one: the work stays linear in the length of the text.
+    Whether a piece starts at a character depends on at most two more (the "re" of "'re"). So only
+    starts with these two in the window count, and the next window begins at the last of them. A
+    piece that fills its window doubles the next one: the work stays linear in the text's length.
     """
     position, size = 0, chunk
     while position < len(text):

@@ -57,7 +57,7 @@ def checked_special_tokens(special_tokens: Iterable[str]) -> list[str]:
 # --- streams ---
 
 CERTAIN_CUT = regex.compile(r"(?r)(?<=\p{L})(?=\P{L})|(?<=\p{N})(?=\P{N})|(?<=\S)(?=\s)")
-"""Where GPT2_PATTERN always cuts, whatever stands to the left and to the right; the last one.
+"""The last place where GPT2_PATTERN is sure to cut, whatever follows; (?r) searches from the end.
 
 After a letter or a number comes another kind of character, or white space begins.
 """
@@ -66,8 +66,8 @@ After a letter or a number comes another kind of character, or white space begin
 def last_certain_cut(text: str, seen: int, special_tokens: set[str]) -> int:
     """Return how much of text can be encoded now, whatever text will follow it.
 
-    Nothing could be cut from text[:seen] alone, so of that only what a special token may reach
-    back into is looked at again: a long word in many chunks takes linear time.
+    An earlier call found no cut in text[:seen], so only its end, where a special token may stand,
+    is looked at again: a long word in many chunks takes linear time.
     """
     start = max(seen - max(map(len, special_tokens), default=0) - 1, 0)
     certain, held = 0, len(text)
@@ -150,7 +150,7 @@ class BPETokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """The number of rows an embedding needs: the largest id plus one."""
+        """How many ids a model must know: the largest plus one."""
         return max(self.vocab) + 1
 
     def __repr__(self) -> str:
@@ -204,7 +204,7 @@ class BPETokenizer:
         """Yield the ids of the joined chunks while they arrive; equals `encode` of the whole.
 
         What it holds back is the text after the last place where a cut is certain. With a pattern
-        other than GPT2_PATTERN no cut is, and it yields at the end.
+        other than GPT2_PATTERN no cut is certain, and it yields at the end.
         """
         return self._stream(whole_characters(chunks), self._allowed(allowed_special))
 

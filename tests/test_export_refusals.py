@@ -358,7 +358,9 @@ def test_layers_let_a_module_import_only_what_comes_before_it(tmp_path: Path) ->
     assert "gptbook.config imports gptbook.tokenizer, which does not come before it" in problem
 
 
-def test_layers_look_at_order_within_a_row_and_refuse_unknown_modules_but_not_types(tmp_path: Path) -> None:
+def test_layers_look_at_order_within_a_row_and_refuse_unknown_modules_but_not_types(
+    tmp_path: Path,
+) -> None:
     typed = (
         "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n"
         "    from gptbook.model import GPT\n\n\ndef f(x: 'GPT') -> None:\n    return None"

@@ -1,7 +1,13 @@
 """The site as readers get it: every page, at two widths, light and dark, without a network."""
 
 import json
+import os
 import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,8 +36,12 @@ WIDTHS = (390, 1000, 1280)
 
 @pytest.fixture(scope="module")
 def site() -> Path:
-    """Build the site once, as `make book` does: a warning of Sphinx fails here."""
-    return site_tool.build(ROOT)
+    """Build the site once, as a reader does: a warning of Sphinx fails here."""
+    built = subprocess.run(
+        ["make", "book"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=600
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return ROOT / "_build" / "html"
 
 
 @pytest.fixture(scope="module")
@@ -405,3 +415,48 @@ def test_the_switch_turns_a_page_dark_and_the_next_page_remembers(
     page.goto(address + "glossary.html")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     page.close()
+
+
+# --- make serve ---------------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    """Return a port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.usefixtures("site")
+def test_make_serve_shows_the_book() -> None:
+    port = free_port()
+    with subprocess.Popen(
+        ["make", "serve", f"PORT={port}"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as server:
+        try:
+            page = fetch_when_up(f"http://127.0.0.1:{port}/intro.html", server)
+        finally:
+            os.killpg(server.pid, signal.SIGINT)
+            server.communicate(timeout=30)
+    assert "gptbook" in page
+
+
+def fetch_when_up(url: str, server: "subprocess.Popen[str]", seconds: float = 180) -> str:
+    """Return the page once the server answers; fail with its output if it stops first."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            pytest.fail(f"make serve stopped: {server.communicate()[0]}")
+        try:
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                page: str = answer.read().decode("utf-8")
+                return page
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"{url} did not answer within {seconds} s")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import tiktoken
 import tokenizers
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gptbook.tokenizer import BPETokenizer, train_bpe
@@ -251,16 +251,40 @@ def test_other_patterns(patterned: BPETokenizer, text: str) -> None:
     assert ids == reference.encode_with(patterned, text)
 
 
-def test_pieces_split_where_tiktoken_splits(rng: random.Random) -> None:
-    """With a token for every pair of bytes, ids show where pieces end, for all assigned characters.
+@pytest.fixture(scope="module")
+def byte_pairs() -> BPETokenizer:
+    """A tokenizer with a token for every pair of bytes: its ids show where pieces end.
 
     GPT-2's vocabulary hides a wrong split between characters that it never merges.
     """
     pairs = [(bytes([a]), bytes([b])) for a in range(256) for b in range(256)]
     tokens = [*(bytes([i]) for i in range(256)), *(left + right for left, right in pairs)]
-    tokenizer = BPETokenizer.from_vocab_merges(dict(enumerate(tokens)), pairs)
-    encoding = tokenizer.to_tiktoken()
+    return BPETokenizer.from_vocab_merges(dict(enumerate(tokens)), pairs)
+
+
+def test_pieces_split_where_tiktoken_splits(byte_pairs: BPETokenizer, rng: random.Random) -> None:
+    """Around the first 3000 assigned characters, and 8000 random ones."""
+    encoding = byte_pairs.to_tiktoken()
     characters = [c for c in map(chr, range(0x110000)) if unicodedata.category(c)[0] != "C"]
-    for character in rng.sample(characters, 8000) + characters[:3000]:
+    for character in characters[:3000] + rng.sample(characters, 8000):
         text = f"a{character}a1{character}1!{character}! {character} "
-        assert tokenizer.encode(text) == encoding.encode(text), f"U+{ord(character):04X}"
+        assert byte_pairs.encode(text) == encoding.encode(text), f"U+{ord(character):04X}"
+
+
+@pytest.fixture(scope="module")
+def byte_pairs_encoding(
+    byte_pairs: BPETokenizer, gpt2_encoding: tiktoken.Encoding
+) -> tiktoken.Encoding:
+    """The vocabulary of `byte_pairs` with the pattern that tiktoken itself has for GPT-2."""
+    ranks = {token: i for i, token in byte_pairs.vocab.items()}
+    pattern = gpt2_encoding._pat_str
+    return tiktoken.Encoding("pairs", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+
+
+@settings(max_examples=300)
+@given(text=assigned_text())
+@example(text="I'S We'LL it's 'Re 've'd''s\n\n  x \n")
+def test_our_pattern_splits_as_gpt2s(
+    byte_pairs: BPETokenizer, byte_pairs_encoding: tiktoken.Encoding, text: str
+) -> None:
+    assert byte_pairs.encode(text) == byte_pairs_encoding.encode(text, disallowed_special=())

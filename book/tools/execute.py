@@ -46,8 +46,8 @@ from book.tools.notebooks import (
     problems,
     read_source,
     read_stored,
-    stored_python,
     source_paths,
+    stored_python,
 )
 from book.tools.project import ROOT, relative, write_if_changed
 from gptbook.app.notebook import scale

@@ -13,7 +13,8 @@ from book.tools.export_rules import bindings, defined_names, is_type_checking
 # fmt: off
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "config", "device", "tracking", "pretokenize"),
-    ("bpe_training", "bpe_encoding", "tokenizer_formats", "tokenizer", "flops", "tinyworld", "kernels"),
+    ("bpe_training", "bpe_encoding", "tokenizer_formats", "tokenizer",
+     "flops", "tinyworld", "kernels"),
     ("corpora", "data", "ngram", "layers", "positions", "kv_cache", "attention", "model"),
     ("losses", "sampling", "lora", "quantize", "optim", "schedules", "distributed", "interop"),
     ("checkpoint", "generation", "speculative", "scaling_laws"),

@@ -9,7 +9,7 @@ GPT-2's vocabulary, compare gptbook, tiktoken and tokenizers. Every measurement 
 own (``tokenizer_worker.py``) on one core. The libraries take turns, and the first to go
 changes from round to round, so that a slow minute of the machine does not fall on one of them.
 Each round also measures the machine: copying memory, and ``regex.findall`` with GPT-2's pattern,
-which an encoder in Python cannot beat on text that it sees for the first time.
+which is what it costs to split the text with the regex library before a single pair is merged.
 """
 
 import argparse
@@ -355,7 +355,7 @@ def summary(run: dict[str, Any]) -> str:
     machine = run["machine"]
     return (
         f"{table(run)}\n\n"
-        f"Medians of {run['rounds']} rounds on one core of {machine['cpu']} "
+        f"Medians over {run['rounds']} round(s) on one core of {machine['cpu']} "
         f"({machine['cores']} cores), {run['date'][:10]}, commit {run['commit'][:12]}; "
         f"the machine copies {run['copy_gigabytes_per_second']:.1f} GB/s."
     )
