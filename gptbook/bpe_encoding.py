@@ -153,7 +153,7 @@ def merge_columns(columns: Ids, pairs: PairTable, limits: Ids) -> None:
 FEW_PIECES = 256
 """New pieces below which merging one by one is faster than merging in columns."""
 
-LONG_PIECE = 128
+LONG_PIECE = 48
 """Bytes up to which pieces are merged in columns; longer ones are merged one by one."""
 
 BATCH = 2048

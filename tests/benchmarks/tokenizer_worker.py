@@ -17,11 +17,12 @@ from array import array
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 from gptbook.tokenizer import GPT2_PATTERN
 
-TextToIds = Callable[[str], list[int]]
+TextsToIds = Callable[[list[str]], list[list[int]]]
 IdsToText = Callable[[list[int]], str]
 
 COPY_BYTES = 128 * 2**20  # beyond most caches
@@ -161,30 +162,29 @@ def write_vocabulary(folder: Path) -> None:
     tokenizer.to_huggingface(folder)
 
 
-def codec_gptbook(vocabulary: Path) -> tuple[TextToIds, IdsToText]:
+def codec_gptbook(vocabulary: Path) -> tuple[TextsToIds, IdsToText]:
     from gptbook.tokenizer import BPETokenizer
 
     tokenizer = BPETokenizer.load(vocabulary / "gptbook.json")
-    return tokenizer.encode, tokenizer.decode
+    return tokenizer.encode_batch, tokenizer.decode
 
 
-def codec_tiktoken(_vocabulary: Path) -> tuple[TextToIds, IdsToText]:
+def codec_tiktoken(_vocabulary: Path) -> tuple[TextsToIds, IdsToText]:
     import tiktoken
 
     encoding = tiktoken.get_encoding("gpt2")
-    return encoding.encode_ordinary, encoding.decode
+    return partial(encoding.encode_ordinary_batch, num_threads=1), encoding.decode
 
 
-def codec_tokenizers(vocabulary: Path) -> tuple[TextToIds, IdsToText]:
+def codec_tokenizers(vocabulary: Path) -> tuple[TextsToIds, IdsToText]:
     import tokenizers
 
     tokenizer = tokenizers.Tokenizer.from_file(str(vocabulary / "tokenizer.json"))
 
-    def encode(text: str) -> list[int]:
+    def encode(texts: list[str]) -> list[list[int]]:
         # The fastest way that it offers: without the offsets of tokens in the text.
-        [encoding] = tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        ids: list[int] = encoding.ids
-        return ids
+        encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
     def decode(ids: list[int]) -> str:
         text: str = tokenizer.decode(ids, skip_special_tokens=False)
@@ -212,9 +212,9 @@ def measure_encoding(library: str, texts: list[str], vocabulary: Path) -> Measur
         with timed(measurement, "load"):
             encode, decode = CODECS[library](vocabulary)
         with timed(measurement, "encode, cold"):
-            ids = [encode(text) for text in texts]
+            ids = encode(texts)
     with timed(measurement, "encode, warm"):
-        again = [encode(text) for text in texts]
+        again = encode(texts)
     with timed(measurement, "decode"):
         decoded = [decode(some) for some in ids]
     if again != ids or decoded != texts:
