@@ -153,7 +153,7 @@ def merge_columns(columns: Ids, pairs: PairTable, limits: Ids) -> None:
 FEW_PIECES = 256
 """New pieces below which merging one by one is faster than merging in columns."""
 
-LONG_PIECE = 48
+LONG_PIECE = 128
 """Bytes up to which pieces are merged in columns; longer ones are merged one by one."""
 
 BATCH = 2048
@@ -195,6 +195,8 @@ def merges_from_ranks(ranks: Mapping[bytes, int]) -> list[tuple[bytes, bytes]]:
     the lowest rank. So a token's own merge is of the two parts that its bytes become under the
     lower ranks. Raises ValueError for a token that does not become two parts.
     """
+    if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
+        raise ValueError(f"ranks lacks the byte {bytes(missing[:1])!r}")
     byte_ids = [ranks[bytes([byte])] for byte in range(256)]
     tokens = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
     splits = [
@@ -235,6 +237,8 @@ class PieceCache(dict[str, list[int]]):
         self._find_ids = find_ids
 
     def __missing__(self, piece: str) -> list[int]:
+        if len(piece) > LONG_PIECE:  # a few such could fill the memory
+            return self._find_ids(piece)
         if len(self) >= MAX_SHORT_PIECES:
             self.clear()
         self[piece] = ids = self._find_ids(piece)
@@ -286,7 +290,7 @@ class Encoder:
         compile_pattern(pattern)  # raises here rather than at the first text
         self._pattern = pattern
         ids = {token: token_id for token_id, token in vocab.items()}
-        merges = list(merges)
+        merges = [(left, right) for left, right in merges]
         if len(set(merges)) < len(merges):
             raise ValueError("merges holds a pair twice")
         try:
@@ -333,7 +337,8 @@ class Encoder:
                     if block_bytes >= BLOCK:
                         self._encode_block(block)
                         block, block_bytes = [], 0
-            self._encode_block(block)
+            if block:
+                self._encode_block(block)
         return ids
 
     def _encode_block(self, block: list[tuple[list[int], NDArray[np.int32]]]) -> None:

@@ -53,8 +53,8 @@ def count_pieces(
     if isinstance(sources, str | Path):
         raise TypeError(f"sources must be a list of texts and paths, got one: {sources!r:.60}")
     compile_pattern(pattern)  # raises before any file is read
-    specials = list(special_tokens)
-    table, totals, short_texts = PieceTable(), np.zeros(0, np.int64), Counter[bytes]()
+    specials = frozenset(special_tokens)
+    table, totals, short_texts = PieceTable(), np.zeros(1024, np.int64), Counter[bytes]()
     for source in sources:
         for text in split_special(read_source(source), specials):
             if text in specials:
@@ -64,10 +64,10 @@ def count_pieces(
                 continue
             for pieces in split_pieces(text, pattern):
                 numbers = table.intern(pieces)
-                counts = np.bincount(numbers, minlength=len(table))
-                counts[: len(totals)] += totals
-                totals = counts
-    piece_counts = dict(zip(table.pieces(), totals.tolist(), strict=True))
+                if len(table) > len(totals):  # room that doubles, so that few texts copy it
+                    totals = np.append(totals, np.zeros(2 * len(table) - len(totals), np.int64))
+                np.add.at(totals, numbers, 1)
+    piece_counts = dict(zip(table.pieces(), totals[: len(table)].tolist(), strict=True))
     for piece, count in short_texts.items():
         piece_counts[piece] = piece_counts.get(piece, 0) + count
     return piece_counts

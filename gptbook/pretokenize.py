@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Collection, Iterable, Iterator
+import secrets
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -63,13 +64,14 @@ def replace_surrogates(text: str) -> str:
 # Special tokens cut the text before any pattern does.
 
 
-def special_pattern(special_tokens: Iterable[str]) -> regex.Pattern[str]:
+@functools.lru_cache(maxsize=64)
+def special_pattern(special_tokens: frozenset[str]) -> regex.Pattern[str]:
     """Return a pattern that finds special tokens in text, the longest where several begin."""
     longest_first = sorted(special_tokens, key=len, reverse=True)
     return regex.compile("|".join(map(regex.escape, longest_first)))
 
 
-def split_special(text: str, special_tokens: Collection[str]) -> Iterator[str]:
+def split_special(text: str, special_tokens: frozenset[str]) -> Iterator[str]:
     """Yield text in parts, in order, that are one special token each, or hold none."""
     start = 0
     for match in special_pattern(special_tokens).finditer(text) if special_tokens else ():
@@ -111,6 +113,8 @@ def pin_unicode(text: str) -> str:
 @functools.cache
 def compile_pattern(pattern: str) -> regex.Pattern[str]:
     """Compile a pattern for cutting text; raises ValueError that says what is wrong with it."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"pattern must be a str, got {pattern!r}")
     try:
         return regex.compile(pattern)
     except regex.error as error:
@@ -283,10 +287,6 @@ def split_contractions(window: str, starts: NDArray[np.bool_]) -> None:
 # ones, and on arrays of their numbers.
 
 
-GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-"""2**64 / golden ratio, odd: the product's top bits depend on all bits (Knuth, TAOCP 3, 6.4)."""
-
-
 class KeyTable:
     """Numbers distinct keys of two 64-bit words 0, 1, 2, ..., and looks up a whole array at once.
 
@@ -295,6 +295,7 @@ class KeyTable:
     """
 
     def __init__(self, capacity: int = 1 << 12) -> None:
+        self._factors = [np.uint64(secrets.randbits(64) | 1) for _ in range(2)]  # odd
         self._size = 0
         self._keys = np.zeros((2, 0), np.uint64)
         self._slots = np.zeros(0, np.int32)  # the number of the key that sits here, or -1
@@ -331,15 +332,23 @@ class KeyTable:
     def intern(self, keys: NDArray[np.uint64]) -> NDArray[np.int32]:
         """Return the number of each key, shape (n,); keys not met before get the next numbers."""
         numbers = self.find(keys)
-        while len(missing := np.flatnonzero(numbers < 0)):
+        missing = np.flatnonzero(numbers < 0)
+        if len(missing):
             new = keys[:, missing]
-            self.add(new[:, self._some_distinct(new)])
+            order = np.lexsort(new)  # stable: of equal keys the first stays the first
+            is_first = np.ones(len(order), np.bool_)
+            np.any(np.diff(new[:, order]), axis=0, out=is_first[1:])
+            self.add(new[:, np.sort(order[is_first])])
             numbers[missing] = self.find(new)
         return numbers
 
     def _home(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return the slot where the search for each key begins: multiplicative hashing."""
-        mixed = (keys[0] ^ (keys[1] * GOLDEN)) * GOLDEN
+        """Return the slot where the search for each key begins: the top bits of a product.
+
+        Each table draws its own factors: nobody can write a text whose keys all share one slot.
+        """
+        low, high = self._factors
+        mixed = keys[0] * low + keys[1] * high
         n_bits = len(self._slots).bit_length() - 1
         slots: NDArray[np.int64] = (mixed >> np.uint64(64 - n_bits)).view(np.int64)
         return slots
@@ -355,15 +364,6 @@ class KeyTable:
         other: NDArray[np.bool_] = low.take(numbers, mode="wrap") != keys[0]
         other |= high.take(numbers, mode="wrap") != keys[1]
         return other & (numbers >= 0)  # -1, a free slot, compared some key for nothing
-
-    def _some_distinct(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return the places of keys with different homes: nearly all distinct ones, none twice."""
-        slots, places = self._home(keys), np.arange(keys.shape[1])
-        claims = np.empty(len(self._slots), np.int64)
-        claims[slots[::-1]] = places[
-            ::-1
-        ]  # of several claims the last one written, the first, stays
-        return np.flatnonzero(claims[slots] == places)
 
     def _place(self, numbers: NDArray[np.int32]) -> None:
         """Let each of these keys sit in the first free slot from its home on."""
@@ -421,7 +421,8 @@ class PieceTable:
 
     def __init__(self) -> None:
         self._table = KeyTable()
-        self._long: dict[bytes, int] = {}  # pieces of more than SHORT bytes
+        self._long: dict[bytes, int] = {}  # pieces of more than SHORT bytes,
+        self._long_pieces: list[bytes] = []  # and the same by their numbers
         self.n_long_bytes = 0
 
     def __len__(self) -> int:
@@ -438,11 +439,10 @@ class PieceTable:
 
     def pieces(self, start: int = 0) -> list[bytes]:
         """Return the pieces with the numbers from start on."""
-        long_pieces = list(self._long)
         keys = self._table.keys[:, start:]
         packed = np.ascontiguousarray(keys.T, "<u8").tobytes()  # 16 bytes each, the last the length
         return [
-            packed[i : i + packed[i + 15]] if packed[i + 15] <= SHORT else long_pieces[number]
+            packed[i : i + packed[i + 15]] if packed[i + 15] <= SHORT else self._long_pieces[number]
             for i, number in zip(range(0, len(packed), 16), keys[0].tolist(), strict=True)
         ]
 
@@ -453,6 +453,7 @@ class PieceTable:
             piece = data[start:end]
             if piece not in self._long:
                 self._long[piece] = len(self._long)
+                self._long_pieces.append(piece)
                 self.n_long_bytes += len(piece)
             numbers.append(self._long[piece])
         return numbers

@@ -4,6 +4,8 @@
 
 import codecs
 import json
+import numbers
+import operator
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -21,6 +23,7 @@ from gptbook.pretokenize import (
     split_special,
 )
 from gptbook.tokenizer_formats import (
+    TIKTOKEN_GPT2_PATTERN,
     huggingface_json,
     read_tokenizer_file,
     tiktoken_encoding,
@@ -48,6 +51,11 @@ def checked_special_tokens(special_tokens: Iterable[str]) -> list[str]:
             raise TypeError(f"special_tokens must hold str, got {token!r}")
         if not token or token != replace_surrogates(token):
             raise ValueError(f"special_tokens must hold text that can occur, got {token!r}")
+        if len(token.encode("utf-8")) == 1:
+            raise ValueError(
+                f"special_tokens holds {token!r}, a single byte, which is a token already: use a "
+                "longer one"
+            )
     if len(set(tokens)) < len(tokens):
         twice = next(token for token in tokens if tokens.count(token) > 1)
         raise ValueError(f"special_tokens holds {twice!r} twice")
@@ -63,7 +71,7 @@ After a letter or a number comes another kind of character, or white space begin
 """
 
 
-def last_certain_cut(text: str, seen: int, special_tokens: set[str]) -> int:
+def last_certain_cut(text: str, seen: int, special_tokens: frozenset[str]) -> int:
     """Return how much of text can be encoded now, whatever text will follow it.
 
     An earlier call found no cut in text[:seen], so only its end, where a special token may stand,
@@ -81,7 +89,7 @@ def last_certain_cut(text: str, seen: int, special_tokens: set[str]) -> int:
     return start + cut.start() if cut else certain
 
 
-def first_possible_special(text: str, start: int, special_tokens: set[str]) -> int:
+def first_possible_special(text: str, start: int, special_tokens: frozenset[str]) -> int:
     """Return where the end of text may be the beginning of a special token, else its length."""
     longest = max(map(len, special_tokens)) - 1
     for position in range(max(start, len(text) - longest), len(text)):
@@ -146,6 +154,7 @@ class BPETokenizer:
         self.special_tokens = dict(special_tokens)
         self.pattern = pattern
         ordinary = ordinary_vocabulary(self.vocab, self.special_tokens)
+        self._all_special = frozenset(self.special_tokens)
         self._encoder = Encoder(ordinary, self.merges, pattern)
 
     @property
@@ -161,7 +170,7 @@ class BPETokenizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # What the encoder holds is derived from these four; a copy or another process rebuilds it.
-        return BPETokenizer, self._parts()
+        return type(self), self._parts()
 
     # Encoding
 
@@ -208,7 +217,7 @@ class BPETokenizer:
         """
         return self._stream(whole_characters(chunks), self._allowed(allowed_special))
 
-    def _stream(self, chunks: Iterator[str], allowed: set[str]) -> Iterator[int]:
+    def _stream(self, chunks: Iterator[str], allowed: frozenset[str]) -> Iterator[int]:
         waiting = ""
         for chunk in chunks:
             seen = len(waiting)
@@ -219,24 +228,24 @@ class BPETokenizer:
                 waiting = waiting[cut:]
         yield from self.encode(waiting, allowed)
 
-    def _allowed(self, allowed_special: AllowedSpecial) -> set[str]:
+    def _allowed(self, allowed_special: AllowedSpecial) -> frozenset[str]:
         if isinstance(allowed_special, str):
             if allowed_special not in ("none", "all"):
                 raise ValueError(
                     f"allowed_special must be 'none', 'all' or a set, got {allowed_special!r}"
                 )
-            return set(self.special_tokens) if allowed_special == "all" else set()
+            return self._all_special if allowed_special == "all" else frozenset()
         if not isinstance(allowed_special, set | frozenset):
             raise TypeError(
                 "allowed_special must be 'none', 'all' or a set of special tokens, got "
                 f"{type(allowed_special).__name__}"
             )
-        if unknown := sorted(set(allowed_special) - set(self.special_tokens)):
+        if unknown := sorted(allowed_special - self._all_special, key=repr):
             raise ValueError(
                 f"allowed_special names {unknown}, but the special tokens here are "
                 f"{sorted(self.special_tokens)}"
             )
-        return set(allowed_special)
+        return frozenset(allowed_special)
 
     # Decoding
 
@@ -246,7 +255,10 @@ class BPETokenizer:
         Raises:
             ValueError: an id is not in the vocabulary.
         """
-        ids = list(ids)
+        try:
+            ids = list(map(operator.index, ids))  # ints of NumPy and torch, too
+        except TypeError:
+            raise TypeError(f"ids must be a flat list of ints, got {ids!r:.60}") from None
         token_of = self.vocab.__getitem__
         try:  # a join of short joins copies within the cache
             return b"".join(
@@ -336,24 +348,26 @@ class BPETokenizer:
         specials: dict[str, int] = encoding._special_tokens
         vocab = {token_id: token for token, token_id in ranks.items()}
         vocab |= {token_id: token.encode("utf-8") for token, token_id in specials.items()}
-        pattern = GPT2_PATTERN if encoding.name == "gpt2" else encoding._pat_str
+        pattern = encoding._pat_str
+        if pattern == TIKTOKEN_GPT2_PATTERN:
+            pattern = GPT2_PATTERN
         return cls(vocab, merges_from_ranks(ranks), specials, pattern)
 
     def to_tiktoken(self, name: str = "gptbook") -> "tiktoken.Encoding":
         """Return an equal `tiktoken.Encoding`.
 
         Raises:
-            ValueError: ids do not grow with the ranks of the merges, as tiktoken needs.
+            ValueError: tiktoken, which keeps no merges, would merge otherwise.
         """
         import tiktoken
 
         ordinary = ordinary_vocabulary(self.vocab, self.special_tokens)
         ids = {token: token_id for token_id, token in ordinary.items()}
-        made = [ids[left + right] for left, right in self.merges]
-        if made != sorted(made):
+        if merges_from_ranks(ids) != self.merges:
             raise ValueError(
-                "tiktoken merges the token with the smallest id first, and here ids do not grow "
-                "with the merges' ranks: renumber the vocabulary in the order of the merges"
+                "tiktoken keeps no merges: it merges any two neighbors that make a token, the "
+                "smallest id first, and these merges are not what that gives; every token must be "
+                "made by one merge, and ids must grow with the ranks"
             )
         return tiktoken.Encoding(
             name, pat_str=self.pattern, mergeable_ranks=ids, special_tokens=self.special_tokens
@@ -380,7 +394,7 @@ def ordinary_vocabulary(
             token is not in vocab.
     """
     for token_id, content in vocab.items():
-        if not isinstance(token_id, int) or not isinstance(content, bytes):
+        if type(token_id) is not int or not isinstance(content, bytes):
             raise TypeError(f"vocab must map int to bytes, got {token_id!r}: {content!r}")
         if not 0 <= token_id <= MAX_ID or not content:
             raise ValueError(
@@ -418,7 +432,7 @@ def train_bpe(
             the text, special_tokens holds one twice, or a file is not UTF-8.
         FileNotFoundError: a file does not exist.
     """
-    if isinstance(vocab_size, bool) or not isinstance(vocab_size, int):
+    if isinstance(vocab_size, bool) or not isinstance(vocab_size, numbers.Integral):
         raise TypeError(f"vocab_size must be an int, got {vocab_size!r}")
     specials = checked_special_tokens(special_tokens)
     n_merges = vocab_size - 256 - len(specials)

@@ -5,7 +5,8 @@
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,21 +17,30 @@ if TYPE_CHECKING:
 
 FILE_FORMAT = "gptbook-tokenizer"
 FILE_VERSION = 1
+TIKTOKEN_GPT2_PATTERN = (
+    r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+)
+"""GPT2_PATTERN as tiktoken writes it, with possessive quantifiers; both cut every text alike."""
+
 FILE_KEYS = {"format", "version", "pattern", "special_tokens", "vocab", "merges", "sha256"}
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file so that a crash leaves the old file or the new one, never half of it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    path = path.resolve()  # of a link, the target is replaced
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such directory for {path.name}; make it first")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
+        with open(temporary, "x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # not there any more if all went well
 
 
 def checksum(content: Mapping[str, Any]) -> str:
@@ -83,13 +93,18 @@ def read_tokenizer_file(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} was changed after it was saved: its checksum is wrong; save again"
         )
-    vocab = {int(token_id): bytes.fromhex(token) for token_id, token in content["vocab"].items()}
-    return {
-        "vocab": vocab,
-        "merges": [(vocab[left], vocab[right]) for left, right in content["merges"]],
-        "special_tokens": content["special_tokens"],
-        "pattern": content["pattern"],
-    }
+    try:
+        vocab = {int(i): bytes.fromhex(token) for i, token in content["vocab"].items()}
+        return {
+            "vocab": vocab,
+            "merges": [(vocab[left], vocab[right]) for left, right in content["merges"]],
+            "special_tokens": dict(content["special_tokens"]),
+            "pattern": content["pattern"],
+        }
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no tokenizer file of gptbook: {error!r}; save again"
+        ) from error
 
 
 def tiktoken_encoding(name: str) -> "tiktoken.Encoding":
@@ -157,6 +172,12 @@ def huggingface_json(
         "use_regex": False,
     }
     cut = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    for token in special_tokens:
+        if not token.isascii() and set(token) <= set(letters):
+            raise ValueError(
+                f"special token {token!r} is spelled with the letters that stand for bytes in "
+                "Hugging Face's files, which would read it as other text: choose another one"
+            )
     model_vocab = {spell(token): i for i, token in vocab.items() if i not in special_ids}
     return {
         "version": "1.0",

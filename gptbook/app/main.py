@@ -27,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done; 1: the command failed and said why on stderr; 2: wrong usage; 130: interrupted.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w")):
+        if getattr(sys, name) is None:  # closed by the caller
+            stream = open(os.devnull, mode, encoding="utf-8")  # noqa: SIM115 (stays open)
+            setattr(sys, name, stream)
     arguments = build_parser().parse_args(argv)
     run: Callable[[argparse.Namespace], None] = arguments.run
     try:

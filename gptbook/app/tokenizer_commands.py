@@ -66,6 +66,9 @@ def run_train(arguments: argparse.Namespace) -> None:
     """Train on the files, save, and say what came out."""
     from gptbook.tokenizer import train_bpe
 
+    output: Path = arguments.output
+    if output.is_dir() or not output.resolve().parent.is_dir():
+        raise ValueError(f"--output {output}: name a file in a folder that exists")
     started = time.perf_counter()
     tokenizer = train_bpe(
         arguments.sources,
@@ -82,7 +85,7 @@ def run_train(arguments: argparse.Namespace) -> None:
 
 
 def standard_input() -> Iterator[str]:
-    """Yield standard input in chunks, as it comes."""
+    """Yield standard input in chunks, so that it need not fit in memory."""
     while chunk := sys.stdin.read(CHARACTERS_PER_CHUNK):
         yield chunk
 
@@ -104,7 +107,7 @@ def run_encode(arguments: argparse.Namespace) -> None:
 
 
 def run_decode(arguments: argparse.Namespace) -> None:
-    """Print the text of the ids, as it comes."""
+    """Print the text of the ids, one after the other."""
     tokenizer = load_tokenizer(arguments.tokenizer)
     ids = arguments.ids or (int(word) for line in sys.stdin for word in line.split())
     for text in tokenizer.decode_stream(ids):
