@@ -85,7 +85,7 @@ lock: ## Pin the newest versions that pyproject.toml allows in requirements.lock
 	$(call say,Resolving pyproject.toml into requirements.lock)
 	@rm -rf _build/lock && $(PYTHON) -m venv _build/lock
 	@_build/lock/bin/pip install --quiet --disable-pip-version-check ".[dev]"
-	@_build/lock/bin/pip freeze --exclude gptbook > requirements.lock.new && mv requirements.lock.new requirements.lock
+	@_build/lock/bin/pip freeze --all --exclude gptbook --exclude pip > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 .PHONY: clean
 clean: ## Remove what was built, but not .venv
