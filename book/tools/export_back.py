@@ -14,7 +14,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from book.tools.export_build import build_modules, format_modules, split_modules
+from book.tools.export_build import (
+    HEADER_MARK,
+    build_modules,
+    format_modules,
+    split_modules,
+)
 from book.tools.export_parse import (
     Cell,
     Chapter,
@@ -47,12 +52,14 @@ def carry_back(root: Path) -> list[str]:
         parse_chapter(chapter.name, replace_sources(chapter, sources.get(chapter.name, {})))
         for chapter in chapters
     ]
-    _require_same(root, new_chapters, {**texts, **edited})
+    rebuilt = _require_same(root, new_chapters, {**texts, **edited}, texts)
     done = []
     for old, new in zip(chapters, new_chapters, strict=True):
         if write_if_changed(root / new.name, new.text):
             done += list(_describe(old, sources[old.name]))
-    remember(root, edited)
+    for module in edited:  # its header may name fewer chapters now
+        write_if_changed(root / module, rebuilt[module])
+    remember(root, {module: rebuilt[module] for module in edited})
     return done
 
 
@@ -101,8 +108,13 @@ def _new_sources(
     return sources
 
 
-def _require_same(root: Path, chapters: Sequence[Chapter], wanted: Mapping[str, str]) -> None:
-    """Raise unless the chapters export exactly the modules that are wanted."""
+def _require_same(
+    root: Path, chapters: Sequence[Chapter], wanted: Mapping[str, str], before: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what the chapters export; raise unless it is what is wanted.
+
+    A module's header is the exporter's: it may still name the chapters that it named before.
+    """
     try:
         rebuilt = build_modules(root, chapters)
     except ExportError as error:
@@ -111,13 +123,22 @@ def _require_same(root: Path, chapters: Sequence[Chapter], wanted: Mapping[str, 
             + [f"  {problem}" for problem in error.problems]
         ) from error
     for module, text in wanted.items():
-        if rebuilt.get(module) != text:
+        new_header, new_body = _split_header(rebuilt.get(module, ""))
+        header, body = _split_header(text)
+        if body != new_body or header not in (new_header, _split_header(before[module])[0]):
             raise ExportError(
                 [
                     f"{module}: no cells give this text exactly; for yours (-) they give (+):\n"
                     f"{_diff(text, rebuilt.get(module, ''))}"
                 ]
             )
+    return rebuilt
+
+
+def _split_header(text: str) -> tuple[str, str]:
+    """Return a module's header, which names the chapters that it comes from, and the rest."""
+    header, end, rest = text.partition("--back`.\n")
+    return (header, rest) if end and header.startswith(HEADER_MARK) else ("", text)
 
 
 def _diff(before: str, after: str) -> str:
