@@ -21,7 +21,7 @@ help: ## List the targets
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "gptbook needs Python 3.11 or newer, and $(PYTHON) is older: run make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "python's venv module failed: on Debian, apt-get install python3-venv"; exit 1; }
-	@$(PY) -m pip install --disable-pip-version-check --progress-bar on -r requirements.lock | grep -v 'already satisfied' || \
+	@$(PY) -m pip install --disable-pip-version-check --progress-bar on -r requirements.lock | grep --line-buffered -v 'already satisfied' || \
 	  { test $${PIPESTATUS[0]} -eq 0 || { echo "pip could not install requirements.lock: see its message above"; exit 1; }; }
 	@$(PY) -m pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
