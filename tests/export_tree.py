@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.small_book import HEADER
+
 PYPROJECT = """\
 [project]
 name = "gptbook"
@@ -11,23 +13,6 @@ version = "0.1.0"
 [tool.ruff]
 line-length = 100
 target-version = "py311"
-"""
-
-HEADER = """\
----
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-    format_version: 0.13
-    jupytext_version: 1.19.6
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
-
-# A chapter
 """
 
 CellSpec = tuple[str, str]  # the module, or "" for a plain cell, and the source
@@ -46,7 +31,7 @@ def cell_text(module: str, source: str, *, block_options: bool = False) -> str:
 
 def write_chapter(root: Path, name: str, cells: Sequence[CellSpec]) -> Path:
     """Write chapters/NAME.md: a sentence before each cell, every second cell with a --- block."""
-    parts = [HEADER]
+    parts = [f"{HEADER}\n# A chapter\n"]
     for index, (module, source) in enumerate(cells):
         parts.append(f"\nHere is cell {index + 1}, with `f`.\n\n")
         parts.append(cell_text(module, source, block_options=index % 2 == 1))

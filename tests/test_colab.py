@@ -12,22 +12,10 @@ from nbclient import NotebookClient
 from book.tools import colab
 from book.tools.myst import Directive, Math, MystError, Text, parse_blocks
 from book.tools.project import ROOT, package_version
+from tests.small_book import HEADER as CHAPTER_HEADER
 
-HEADER = """\
----
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-    format_version: 0.13
-    jupytext_version: 1.19.6
-kernelspec:
-  display_name: Python 3
-  language: python
-  name: python3
----
+HEADER = f"{CHAPTER_HEADER}\n"
 
-"""
 PYPROJECT = """\
 [project]
 name = "gptbook"

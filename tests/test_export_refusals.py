@@ -8,7 +8,8 @@ import pytest
 from book.tools.export import export, main
 from book.tools.export_checks import check_imports_earlier, check_layers
 from book.tools.export_parse import ExportError
-from tests.export_tree import HEADER, CellSpec, make_book, snapshot, write_chapter
+from tests.export_tree import CellSpec, make_book, snapshot, write_chapter
+from tests.small_book import HEADER
 
 MODULE = "gptbook/config.py"
 
