@@ -170,6 +170,8 @@ def random_edit(text: str, rng: random.Random) -> str:
         node
         for node in ast.parse(text).body
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign)
+        # an edit beside MATRIX may part it from its `# fmt: off`, and that cannot be carried
+        and not ast.unparse(node).startswith("MATRIX")
     ]
     if not nodes:
         return f"{text}\n\nadded_to_no_name = 1\n"
@@ -212,19 +214,7 @@ def test_an_edited_module_is_carried_back_and_exports_to_itself(
             text = random_edit(edited[module], rng)
             edited[module] = format_modules(root, {module: text})[module]
         (root / module).write_text(edited[module], encoding="utf-8")
-    written = snapshot(root)
-    refusal = ""
-    try:
-        carry_back(root)
-    except ExportError as error:
-        refusal = str(error)
-    if refusal:
-        # A `# fmt: off` that lost its statement to the edit takes in another cell's, which then has
-        # a form that its own cell cannot show. That is refused, and nothing is changed.
-        assert "is not formatted" in refusal
-        assert any("# fmt: off" in text for text in edited.values())
-        assert snapshot(root) == written
-        return
+    carry_back(root)
     assert check(root) == []
     assert export(root) == []
     for module in modules:  # the header names fewer chapters where all of one's text is gone
