@@ -45,6 +45,7 @@ export: setup ## Write gptbook/*.py from the chapters' exported cells
 .PHONY: execute
 execute: export ## Re-execute the chapters whose inputs changed
 	$(call say,Executing the chapters whose inputs changed)
+	@$(PY) -m book.tools.exercises
 	@$(PY) -m book.tools.execute
 	@$(PY) -m book.tools.prose --update
 	@$(PY) -m book.tools.colab
@@ -58,6 +59,8 @@ test: setup ## Run every check that guards the book
 	@$(PY) -m mypy || { echo "mypy found problems in the lines above"; exit 1; }
 	$(call say,The package equals the chapters)
 	@$(PY) -m book.tools.export --check
+	$(call say,The exercises equal the solutions without their answers)
+	@$(PY) -m book.tools.exercises --check
 	$(call say,The notebooks are current)
 	@$(PY) -m book.tools.execute --check
 	$(call say,The notebooks give their outputs again)

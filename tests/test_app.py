@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gptbook.app import main
+from gptbook.app.main import main
 from gptbook.tokenizer import BPETokenizer
 
 TEXT = "the cat sat on the mat that the rat ate\n" * 20

@@ -1,5 +1,5 @@
-"""The command line: ``gptbook`` and ``python -m gptbook.app``."""
+"""The command line (:mod:`gptbook.app.main`), and what chapters use while they run.
 
-from gptbook.app.main import main
-
-__all__ = ["main"]
+Nothing is imported here: a chapter that uses :mod:`gptbook.app.notebook` must not depend on every
+command.
+"""

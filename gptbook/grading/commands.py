@@ -1,0 +1,206 @@
+"""The grader's commands: grade, hint, adopt, adopted, run, grade-all, author-check.
+
+What a command needs is imported when it runs, so that the command line starts fast.
+"""
+
+import argparse
+import os
+import secrets
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gptbook.grading.report import Report
+
+Subparsers = argparse._SubParsersAction  # argparse has no public name for it
+
+
+def add_commands(commands: "Subparsers[argparse.ArgumentParser]") -> None:
+    """Add the grader's commands to the command line."""
+    _add_grade(commands)
+    _add_hint(commands)
+    _add_adoption(commands)
+    _add_run(commands)
+    _add_grade_all(commands)
+    _add_author_check(commands)
+
+
+def _add_grade(commands: "Subparsers[argparse.ArgumentParser]") -> None:
+    grade = commands.add_parser("grade", help="grade a chapter's exercises")
+    grade.add_argument("chapter", type=int, metavar="CHAPTER")
+    grade.add_argument("--only", metavar="EXERCISE", help="such as 1.2")
+    grade.add_argument(
+        "--path",
+        type=Path,
+        metavar="FILE",
+        help="an .md, .ipynb or .py file; default: the chapter's file in exercises/",
+    )
+    grade.add_argument("--seed", type=int, help="for the inputs; default: others each time")
+    form = grade.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print the report as JSON")
+    form.add_argument("--html", action="store_true", help="print the report as an HTML page")
+    grade.set_defaults(run=run_grade)
+
+
+def _add_hint(commands: "Subparsers[argparse.ArgumentParser]") -> None:
+    hint = commands.add_parser("hint", help="print an exercise's next hint")
+    hint.add_argument("exercise", metavar="EXERCISE", help="such as 1.2")
+    hint.add_argument("--step", type=int, default=1, metavar="N", help="default: 1")
+    hint.set_defaults(run=run_hint)
+
+
+def _add_adoption(commands: "Subparsers[argparse.ArgumentParser]") -> None:
+    take = commands.add_parser("adopt", help="use your function in later chapters")
+    take.add_argument("exercise", metavar="EXERCISE", help="such as 1.2")
+    take.add_argument("path", type=Path, metavar="FILE", help="an .md, .ipynb or .py file")
+    take.set_defaults(run=run_adopt)
+    adopted = commands.add_parser("adopted", help="list the functions that you adopted")
+    adopted.set_defaults(run=run_adopted)
+
+
+def _add_run(commands: "Subparsers[argparse.ArgumentParser]") -> None:
+    run = commands.add_parser("run", help="run a chapter from its first cell to its last")
+    run.add_argument("chapter", type=int, metavar="CHAPTER")
+    run.add_argument("--mine", action="store_true", help="with the functions that you adopted")
+    run.add_argument("--folder", type=Path, default=Path("chapters"), help="default: chapters")
+    run.add_argument(
+        "--output",
+        type=Path,
+        default=Path("_build/run"),
+        metavar="FOLDER",
+        help="where the executed notebook goes; default: _build/run",
+    )
+    run.set_defaults(run=run_chapter)
+
+
+def _add_grade_all(commands: "Subparsers[argparse.ArgumentParser]") -> None:
+    grade = commands.add_parser("grade-all", help="grade a folder of submissions")
+    grade.add_argument("folder", type=Path, metavar="DIR", help="a file or folder a student")
+    grade.add_argument("--chapter", type=int, help="default: told from the files' names (01_...)")
+    grade.add_argument("--seed", type=int, default=0, help="the same inputs for all; default: 0")
+    grade.add_argument("--output", type=Path, metavar="DIR", help="default: DIR-graded")
+    grade.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="default: all cores")
+    grade.set_defaults(run=run_grade_all)
+
+
+def _add_author_check(commands: "Subparsers[argparse.ArgumentParser]") -> None:
+    check = commands.add_parser("author-check", help="check a chapter's exercises themselves")
+    check.add_argument("chapter", type=int, metavar="CHAPTER")
+    check.add_argument("--only", metavar="EXERCISE", help="such as 1.2")
+    check.add_argument("--seeds", type=int, help="default: as many as the tests try")
+    check.add_argument("--book", type=Path, default=Path(), help="the book's folder; default: .")
+    check.set_defaults(run=run_author_check)
+
+
+def run_grade(arguments: argparse.Namespace) -> None:
+    """Grade a file and print the report."""
+    from gptbook.grading.chapters import load_chapter
+    from gptbook.grading.notebook import SEEDS
+    from gptbook.grading.service import Request, grade_here
+    from gptbook.grading.submission import read_submission
+
+    chapter = load_chapter(arguments.chapter)
+    path = arguments.path or Path("exercises") / f"{chapter.source}.md"
+    seed = secrets.randbelow(SEEDS) if arguments.seed is None else arguments.seed
+    request = Request(arguments.chapter, arguments.only, seed, read_submission(path))
+    print(_rendered(grade_here(request), arguments))
+
+
+def _rendered(report: "Report", arguments: argparse.Namespace) -> str:
+    from gptbook.grading.html import to_page
+
+    if arguments.json:
+        return report.to_json()
+    return to_page(report) if arguments.html else report.to_text()
+
+
+def run_hint(arguments: argparse.Namespace) -> None:
+    """Print a hint."""
+    from gptbook.grading.chapters import chapter_of, load_chapter
+    from gptbook.grading.notebook import hint_text
+
+    print(textwrap.fill(hint_text(arguments.exercise, arguments.step), 88))
+    (exercise,) = load_chapter(chapter_of(arguments.exercise)).select(arguments.exercise)
+    if arguments.step < len(exercise.hints):
+        print(f"(the next: gptbook hint {exercise.name} --step {arguments.step + 1})")
+
+
+def run_adopt(arguments: argparse.Namespace) -> None:
+    """Adopt a function that gets full marks.
+
+    Raises:
+        ValueError: it does not.
+    """
+    from gptbook.grading.chapters import chapter_of, load_chapter
+    from gptbook.grading.notebook import SEEDS
+    from gptbook.grading.overlay import adopt, overlay_file
+    from gptbook.grading.service import Request, grade_here
+    from gptbook.grading.submission import read_submission
+
+    number = chapter_of(arguments.exercise)
+    (exercise,) = load_chapter(number).select(arguments.exercise)
+    submission = read_submission(arguments.path)
+    seed = secrets.randbelow(SEEDS)
+    report = grade_here(Request(number, exercise.name, seed, submission))
+    if report.score < report.points:
+        print(report.to_text())
+        raise ValueError("only a function with full marks is adopted, or later chapters would fail")
+    for item in adopt(overlay_file(), exercise.name, exercise.parts, submission):
+        print(f"Adopted {item.function} in place of {item.replaces.replace(':', '.')}")
+    print("Use it with: gptbook run CHAPTER --mine")
+
+
+def run_adopted(arguments: argparse.Namespace) -> None:
+    """List the adopted functions."""
+    from gptbook.grading.overlay import load_adopted, overlay_file
+
+    path = overlay_file()
+    for item in load_adopted(path):
+        print(f"{item.exercise:<6}{item.replaces.replace(':', '.')}  from {item.label}")
+    print(f"(kept in {path})")
+
+
+def run_chapter(arguments: argparse.Namespace) -> None:
+    """Run a chapter's notebooks and print what they print."""
+    from gptbook.grading.chapter_run import find_notebook, run_notebook
+
+    for path in find_notebook(arguments.folder, arguments.chapter):
+        output = arguments.output / f"{path.stem}.ipynb"
+        for text in run_notebook(path, arguments.mine, output):
+            print(text, flush=True)
+        print(f"Saved {output}")
+
+
+def run_grade_all(arguments: argparse.Namespace) -> None:
+    """Grade a folder and say where the results are."""
+    from gptbook.grading.classroom import Course, grade_all
+
+    folder: Path = arguments.folder
+    output = arguments.output or folder.with_name(f"{folder.resolve().name}-graded")
+    course = Course(arguments.chapter, arguments.seed, output, arguments.jobs)
+    graded = grade_all(folder, course)
+    bad = [one for one in graded if one.report is None]
+    for one in bad:
+        print(f"not graded: {one.student}: {one.problem}", file=sys.stderr)
+    print(f"{len(graded) - len(bad)} graded, {len(bad)} not; see {output / 'scores.csv'}")
+
+
+def run_author_check(arguments: argparse.Namespace) -> None:
+    """Check a chapter's exercises against the rules for exercises.
+
+    Raises:
+        ValueError: one of them breaks a rule.
+    """
+    from gptbook.grading.author import SOLUTION_SEEDS, author_check
+    from gptbook.grading.chapters import load_chapter
+
+    chapter = load_chapter(arguments.chapter)
+    seeds = arguments.seeds or SOLUTION_SEEDS
+    problems = author_check(chapter, arguments.book, arguments.only, seeds)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise ValueError(f"{len(problems)} problems in chapter {chapter.number}'s exercises")
+    print("All rules are met.")

@@ -1,0 +1,102 @@
+"""Taking a function and what it needs out of a notebook."""
+
+import pytest
+
+from gptbook.grading.program import ProgramError, slice_program
+from gptbook.grading.shortcuts import Forbidden, find_shortcuts
+
+
+def sliced(*cells: str, target: str = "f") -> str:
+    return slice_program(cells, target).source
+
+
+def test_helpers_imports_and_constants_come_along_and_nothing_else() -> None:
+    source = sliced(
+        "import math\nimport numpy as np",
+        "SCALE = 2\nresult = slow_experiment(SCALE)",
+        "%matplotlib inline\nplt.plot(result)",
+        "def helper(x):\n    return math.sqrt(x) * SCALE",
+        "def f(x):\n    return helper(x)",
+        "f(3)",
+    )
+    assert source.split("\n\n") == [
+        "import math",
+        "SCALE = 2",
+        "def helper(x):\n    return math.sqrt(x) * SCALE",
+        "def f(x):\n    return helper(x)\n",
+    ]
+
+
+def test_the_last_definition_counts() -> None:
+    source = sliced("def f(x):\n    return old(x)", "def old(x): return 1", "def f(x): return 2")
+    assert source == "def f(x): return 2\n"
+
+
+def test_a_table_that_is_filled_after_it_is_made_comes_whole() -> None:
+    source = sliced(
+        "table = {}",
+        "for i in range(3):\n    table[i] = i * i",
+        "table.update({9: 81})",
+        "def f(x): return table[x]",
+    )
+    namespace: dict[str, object] = {}
+    exec(source, namespace)
+    assert namespace["table"] == {0: 0, 1: 1, 2: 4, 9: 81}
+
+
+def test_a_test_of_the_readers_on_a_module_is_left_out() -> None:
+    source = sliced(
+        "import numpy as np",
+        "np.testing.assert_allclose(f(2), 3)",
+        "def f(x): return np.sum(x)",
+    )
+    assert "testing" not in source
+
+
+def test_a_patched_module_is_kept() -> None:
+    source = sliced("import torch", "torch.allclose = print", "def f(x): return torch.sum(x)")
+    assert "torch.allclose = print" in source
+
+
+def test_decorators_and_helpers_defined_later_come_along() -> None:
+    source = sliced(
+        "from functools import cache",
+        "@cache\ndef f(x):\n    return g(x)",
+        "def g(x): return x",
+    )
+    assert "@cache\ndef f" in source
+    assert "def g" in source
+
+
+def test_a_cell_that_does_not_parse_is_left_out_and_named_where_it_matters() -> None:
+    assert sliced("def f(x): return 1", "this is not python")
+    with pytest.raises(ProgramError, match=r"no code cell defines 'f'.*code cell 1"):
+        sliced("def f(x: return 1")
+
+
+def test_earlier_parts_are_provided() -> None:
+    cells = ["def first(x): return wrong", "def second(x): return first(x)"]
+    program = slice_program(cells, "second", {"first": "def first(x): return 1\n"})
+    assert "def first" not in program.source
+    assert list(program.provided) == ["first"]
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import tiktoken", ["tiktoken"]),
+        ("from tiktoken.core import Encoding", ["tiktoken"]),
+        ("from gptbook import tokenizer", ["gptbook.tokenizer"]),
+        ("import torch.nn.functional as F\nF.softmax(x)", ["torch.nn.functional.softmax"]),
+        ("from torch import softmax as s\ns(x)", ["torch.softmax"]),
+        ("x.softmax(-1)", [".softmax"]),
+        ("import gptbook.tokenizers_of_mine\nsoftmax(x)", []),
+    ],
+)
+def test_shortcuts_are_found_through_aliases(source: str, found: list[str]) -> None:
+    forbidden = Forbidden(
+        ("tiktoken", "gptbook.tokenizer"),
+        ("torch.softmax", "torch.nn.functional.softmax", ".softmax"),
+    )
+    assert [name for name in find_shortcuts(source, forbidden) if name in found] == found
+    assert bool(find_shortcuts(source, forbidden)) == bool(found)
