@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,7 @@ def test_command_line(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(Path(sys.executable).parent)
+    shutil.copytree(ROOT / "exercises", tmp_path / "exercises")
     outputs = []
     for command in COMMANDS:
         if command.startswith("make "):
@@ -71,9 +73,11 @@ def test_command_line(tmp_path: Path) -> None:
         )
         assert result.returncode == 0, f"{command}\n{result.stderr}"
         outputs.append(result.stdout)
-    assert len(outputs) == 3
-    assert outputs[0].startswith("500 tokens from ")
-    assert outputs[2] == "Build\n"
+    hint, graded, trained, _, decoded = outputs
+    assert hint.startswith("Hint 1 of ")
+    assert "01_tokenizer.md: 0 of 50 points" in graded
+    assert trained.startswith("500 tokens from ")
+    assert decoded == "Build\n"
 
 
 @pytest.mark.usefixtures("gpt2_encoding")

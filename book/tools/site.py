@@ -76,8 +76,7 @@ def stage(root: Path, source: Path) -> None:
     for path in [*chapter_paths(root), *solution_paths(root)]:
         stage_notebook(root, path, source)
     for path in sorted((root / "exercises").glob("*.md")):
-        (source / "exercises").mkdir(exist_ok=True)
-        shutil.copy2(path, source / "exercises")
+        stage_exercises(root, path, source)
     write_api_pages(root, source)
     stage_toc(root, source)
 
@@ -93,6 +92,17 @@ def stage_notebook(root: Path, path: Path, source: Path) -> None:
     target = source / f"{page}.ipynb"
     target.parent.mkdir(exist_ok=True)
     target.write_text(notebook_text(notebook), encoding="utf-8")
+
+
+def stage_exercises(root: Path, path: Path, source: Path) -> None:
+    """Write the page of exercises at path, which is not executed, with its link to Colab."""
+    page = relative(path, root).removesuffix(".md")
+    # A comment in the header would pass for a title.
+    header, end, text = path.read_text(encoding="utf-8").partition("\n---\n")
+    badge = colab_badge(f"{colab_folder_url(root)}/{page}.ipynb")
+    target = source / f"{page}.md"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(header + end + add_below_title(text, badge), encoding="utf-8")
 
 
 def dress(notebook: Any, page: str, colab: str) -> None:
