@@ -30,10 +30,10 @@ _CHAPTER = re.compile(r"(\d\d)_")
 
 @dataclass(frozen=True)
 class Entry:
-    """A submission: who it is from, and its file."""
+    """Who a submission is from, and its files, of which there should be one."""
 
     student: str
-    path: Path
+    paths: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -67,24 +67,19 @@ def find_submissions(folder: Path) -> list[Entry]:
 
     Raises:
         NotADirectoryError: there is no such folder.
-        ValueError: it holds no submission, or a student's folder several.
+        ValueError: it holds no submission.
     """
     if not folder.is_dir():
         raise NotADirectoryError(f"no folder {folder}")
-    entries = [Entry(path.stem, path) for path in _notebooks(folder)]
+    found: dict[str, list[Path]] = {}
+    for path in _notebooks(folder):
+        found.setdefault(path.stem, []).append(path)
     for own in sorted(path for path in folder.iterdir() if path.is_dir()):
-        found = _notebooks(own)
-        if len(found) > 1:
-            names = ", ".join(path.name for path in found)
-            raise ValueError(f"{own} has several submissions ({names}); leave one")
-        entries += [Entry(own.name, path) for path in found]
-    if not entries:
+        if files := _notebooks(own):
+            found.setdefault(own.name, []).extend(files)
+    if not found:
         raise ValueError(f"{folder} holds no file that ends in {', '.join(SUFFIXES)}")
-    counts = Counter(entry.student for entry in entries)
-    twice = [student for student, count in counts.items() if count > 1]
-    if twice:
-        raise ValueError(f"{folder} has two submissions of {twice[0]!r}; rename or remove one")
-    return sorted(entries, key=lambda entry: entry.student)
+    return [Entry(student, tuple(paths)) for student, paths in sorted(found.items())]
 
 
 def _notebooks(folder: Path) -> list[Path]:
@@ -97,7 +92,8 @@ def grade_all(folder: Path, course: Course) -> list[Graded]:
     A submission whose stored result is of the same file, seed and version is not graded again.
 
     Raises:
-        ValueError: the folder's content is unclear; see :func:`find_submissions`.
+        NotADirectoryError: there is no such folder.
+        ValueError: it holds no submission.
     """
     entries = find_submissions(folder)
     with ThreadPoolExecutor(course.jobs) as pool:
@@ -129,8 +125,13 @@ def _grade_or_load(entry: Entry, course: Course) -> Graded:
 
 def _key(entry: Entry, course: Course) -> str:
     """What a result depends on; a result of another key is graded again."""
-    digest = hashlib.sha256(entry.path.read_bytes()).hexdigest()
-    return f"{__version__}/{course.chapter}/{course.seed}/{digest}"
+    digest = hashlib.sha256()
+    for path in entry.paths:
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:  # grading will say so, and stop nobody else's
+            digest.update(str(error).encode())
+    return f"{__version__}/{course.chapter}/{course.seed}/{digest.hexdigest()}"
 
 
 def _load(path: Path, key: str) -> Report | None:
@@ -144,12 +145,20 @@ def _load(path: Path, key: str) -> Report | None:
 
 def _grade(entry: Entry, course: Course) -> Graded:
     try:
-        number = course.chapter or _chapter_in(entry.path)
-        submission = read_submission(entry.path)
+        path = _only(entry.paths)
+        number = course.chapter or _chapter_in(path)
+        submission = read_submission(path)
         request = Request(number, None, course.seed, submission, workers=1)
         return Graded(entry.student, grade_elsewhere(request))
     except (ValueError, OSError, ServiceError) as error:
         return Graded(entry.student, None, str(error))
+
+
+def _only(paths: Sequence[Path]) -> Path:
+    if len(paths) > 1:
+        names = ", ".join(path.name for path in paths)
+        raise ValueError(f"{len(paths)} submissions ({names}): leave one")
+    return paths[0]
 
 
 def _chapter_in(path: Path) -> int:

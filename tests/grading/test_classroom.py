@@ -90,17 +90,22 @@ def test_a_file_says_which_chapter_it_is_or_is_not_graded(tmp_path: Path) -> Non
     assert "use --chapter" in finn.problem
 
 
-def test_folders_that_are_unclear_are_refused(tmp_path: Path) -> None:
+def test_a_folder_without_submissions_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError):
         find_submissions(tmp_path / "none")
     with pytest.raises(ValueError, match="holds no file"):
         find_submissions(tmp_path)
-    (tmp_path / "ada").mkdir()
-    (tmp_path / "ada" / "a.py").touch()
-    (tmp_path / "ada" / "b.py").touch()
-    with pytest.raises(ValueError, match="several submissions"):
-        find_submissions(tmp_path)
-    (tmp_path / "ada" / "b.py").unlink()
-    (tmp_path / "ada.md").touch()
-    with pytest.raises(ValueError, match="two submissions of 'ada'"):
-        find_submissions(tmp_path)
+
+
+def test_an_unclear_student_stops_nobody_else(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    for name in ("ada/a.py", "ada/b.py", "bob/01_tokenizer.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(GOOD)
+    (folder / "bob.md").touch()
+    (folder / "carl.py").symlink_to(tmp_path / "nowhere")
+    (folder / "dora.py").write_text(GOOD)
+    ada, bob, dora = grade_all(folder, course(tmp_path))
+    assert ada.problem == "2 submissions (a.py, b.py): leave one"
+    assert bob.problem == "2 submissions (bob.md, 01_tokenizer.py): leave one"
+    assert dora.report is not None
