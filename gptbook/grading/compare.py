@@ -6,6 +6,7 @@ an :class:`~gptbook.grading.values.Opaque` equals nothing.
 """
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,19 +68,25 @@ def rounding(dtype: str, operations: int) -> Tolerance:
 
 def show(value: Any, limit: int = SHOWN_CHARACTERS) -> str:
     """A value as short text of one line."""
-    if isinstance(value, np.ndarray):
-        text = f"array({np.array2string(value, precision=4, threshold=8, separator=', ')})"
+    if isinstance(value, np.ndarray) or _is_tensor(value):
+        array = _as_array(value) if _is_tensor(value) else value
+        kind = "tensor" if _is_tensor(value) else "array"
+        text = f"{kind}({np.array2string(array, precision=4, threshold=8, separator=', ')})"
         text = " ".join(text.split())
     else:
-        text = repr(value)
+        try:
+            text = repr(value)
+        except ValueError:  # Python does not write integers of thousands of digits
+            text = f"a {type(value).__name__} too long to show"
     return text if len(text) <= limit else f"{text[: limit - 12]} ... {text[-6:]}"
 
 
 def difference(expected: Any, got: Any, tolerance: Tolerance = EXACT) -> str | None:
     """Describe the first difference, or None where there is none.
 
-    A list and a tuple of the same items are equal, and so are a number of Python and of numpy: how
-    a value is built is a matter of style. Where the type matters, check it on its own.
+    A list and a tuple of the same items are equal, and so are a number of Python and of numpy, and
+    an array and a tensor: how a value is built is a matter of style. Where the type matters, check
+    it on its own.
 
     Args:
         expected: the reference's value.
@@ -111,8 +118,13 @@ class _Differ:
         self._tolerance = tolerance
 
     def find(self, expected: Any, got: Any, place: str = "") -> _Found | None:
-        if hasattr(expected, "detach") and hasattr(got, "detach"):
-            expected, got = _as_array(expected), _as_array(got)
+        if _is_tensor(got):
+            if _is_tensor(expected) or isinstance(expected, np.ndarray):
+                got = _as_array(got)
+            elif _is_number(_plain(expected)) and got.ndim == 0:
+                got = _as_array(got)[()]
+        if _is_tensor(expected) and isinstance(got, np.ndarray):
+            expected = _as_array(expected)
         if isinstance(expected, np.ndarray):
             return self._arrays(expected, got, place)
         if isinstance(expected, list | tuple):
@@ -173,8 +185,14 @@ class _Differ:
         )
 
 
+def _is_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")  # what no one has loaded, no value is of
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
 def _as_array(tensor: Any) -> NDArray[Any]:
-    array: NDArray[Any] = tensor.detach().cpu().double().numpy()
+    plain = tensor.detach().cpu().resolve_conj().resolve_neg()
+    array: NDArray[Any] = (plain.double() if plain.is_floating_point() else plain).numpy()
     return array
 
 
@@ -193,12 +211,17 @@ def _numbers_equal(expected: Any, got: Any, tolerance: Tolerance) -> bool:
         return bool(expected != expected and got != got)
     if expected == got:
         return True
-    return abs(complex(expected) - complex(got)) <= tolerance.allowed(expected) and math.isfinite(
-        abs(complex(got))
-    )
+    try:
+        error, finite = abs(complex(expected) - complex(got)), math.isfinite(abs(complex(got)))
+    except OverflowError:  # an int beyond every float
+        return False
+    return finite and error <= tolerance.allowed(expected)
 
 
 def _unequal(expected: NDArray[Any], got: NDArray[Any], allowed: float) -> NDArray[np.bool_]:
+    if allowed == 0 and expected.dtype.kind in "biu" and got.dtype.kind in "biu":
+        different: NDArray[np.bool_] = expected != got  # complex128 holds no int above 2**53
+        return different
     with np.errstate(invalid="ignore", over="ignore"):
         a, b = expected.astype(np.complex128), got.astype(np.complex128)
         close = (a == b) | (np.abs(a - b) <= allowed) | (np.isnan(a) & np.isnan(b))

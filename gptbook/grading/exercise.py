@@ -300,6 +300,6 @@ def _against(expected: Any, value: Any, found: str) -> str:
     whole = f"gives {show(value)}, expected {show(expected)}"
     if found.startswith("is "):
         return whole
-    if len(repr(value)) <= _SHORT and len(repr(expected)) <= _SHORT:
+    if len(show(value)) <= _SHORT and len(show(expected)) <= _SHORT:
         return f"{whole}: {found}"
     return f"gives a wrong value: {found}"

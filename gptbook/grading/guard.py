@@ -130,6 +130,8 @@ class Guard:
                 self._check_write(os.path.realpath(os.fsdecode(path)))
 
     def _check_write(self, real: str) -> None:
+        if real == "/dev/tty":  # getpass asks there
+            self._refuse(StopKind.INPUT, "")
         if not _within(real, self._home) and real != os.devnull:
             self._refuse(StopKind.WRITE, _short(real))
 
@@ -187,7 +189,10 @@ def _public(module: ModuleType) -> Mapping[str, Any]:
 
 
 def _imported_by_the_book() -> bool:
-    """Whether the event comes from an import statement inside a module of gptbook."""
+    """Whether the event comes from an import inside a module of gptbook, but for the grader's own.
+
+    The grader imports the bank of mistakes, so whoever calls it could read the references.
+    """
     frame: FrameType | None = sys._getframe(2)
     importing = False
     while frame is not None:
@@ -195,7 +200,7 @@ def _imported_by_the_book() -> bool:
         if name.split(".")[0] in ("importlib", "_frozen_importlib", "_frozen_importlib_external"):
             importing = True
         elif importing:
-            return is_inside(name, "gptbook")
+            return is_inside(name, "gptbook") and not is_inside(name, "gptbook.grading")
         frame = frame.f_back
     return False
 

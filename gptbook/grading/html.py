@@ -56,8 +56,9 @@ def _exercise(exercise: ExerciseReport) -> str:
         hint = f'<p style="{_NOTE}"><b>Hint.</b> {_prose(exercise.hint)}</p>'
     return (
         f'<p style="margin:1.2em 0 6px"><b>{heading}</b> · {score}</p>'
-        '<table style="border-collapse:collapse;background:transparent;width:100%;'
-        f'max-width:60em;margin:0"><tbody>{rows}</tbody></table>{hint}'
+        # JupyterLab's own layout is fixed, which would give the first column no width.
+        '<table style="border-collapse:collapse;table-layout:auto;background:transparent;'
+        f'width:100%;max-width:60em;margin:0"><tbody>{rows}</tbody></table>{hint}'
     )
 
 

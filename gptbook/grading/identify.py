@@ -1,6 +1,7 @@
 """Which mistake of the bank explains what a reader's function did."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from gptbook.grading.exercise import Check, Mistake
 from gptbook.grading.outcomes import Outcome, Raised, Returned, StopKind, Stopped
@@ -19,13 +20,20 @@ def outcomes_agree(check: Check, a: Sequence[Outcome], b: Sequence[Outcome]) -> 
 def _agree(check: Check, a: Outcome, b: Outcome) -> bool:
     match a, b:
         case Returned(), Returned():
-            return check.same(a.value, b.value) and (not check.pure or a.changed == b.changed)
+            return _same(check, a.value, b.value) and (not check.pure or a.changed == b.changed)
         case Raised(), Raised():
             return a.type_name == b.type_name and a.loading == b.loading
         case Stopped(), Stopped():
             return a.kind is b.kind
         case _:
             return type(a) is type(b)
+
+
+def _same(check: Check, a: Any, b: Any) -> bool:
+    try:
+        return check.same(a, b)
+    except Exception:  # noqa: BLE001 - a reader's value may be anything at all
+        return False
 
 
 class Identifier:

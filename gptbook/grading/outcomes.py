@@ -80,8 +80,8 @@ def describe(outcome: Raised | Stopped, limits: Limits) -> str:
         return _STOPS[outcome.kind].format(
             cpu=f"{limits.cpu_seconds:g} s",
             wall=f"{limits.wall_seconds:g} s",
-            memory=f"{limits.memory_bytes // MIB} MiB",
-            output=f"{limits.output_bytes // MIB} MiB",
+            memory=f"{limits.memory_bytes / MIB:g} MiB",
+            output=f"{limits.output_bytes / MIB:g} MiB",
             detail=outcome.detail,
         )
     at = f" at `{outcome.where}`" if outcome.where else ""

@@ -6,6 +6,7 @@ beside the reader's code, so they decide nothing: what they return is judged in 
 
 import gc
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -60,32 +61,56 @@ def interleave(function: Function, items: Iterable[Any], *args: Any) -> list[tup
     return [(taken, result) for result in results]
 
 
+def gradients(function: Function, *args: Any) -> tuple[Any, list[Any]]:
+    """Call a function of torch tensors; differentiate its value with respect to its arguments.
+
+    Differentiated is a sum of the value's elements in which each has a weight of its own: all
+    gradients of the plain sum of a softmax are zero.
+
+    Returns:
+        The value, and for each argument that requires a gradient that gradient, or None where the
+        value does not depend on it in a way that torch can follow.
+    """
+    import torch  # has been loaded where there are tensors, and nowhere else
+
+    inputs = [arg for arg in args if isinstance(arg, torch.Tensor) and arg.requires_grad]
+    value = function(*args)
+    if not isinstance(value, torch.Tensor) or not value.requires_grad:
+        return value, [None] * len(inputs)
+    weights = torch.cos(torch.arange(value.numel(), dtype=torch.float64)).to(value.dtype)
+    total = (value.reshape(-1) * weights).sum()
+    return value, list(torch.autograd.grad(total, inputs, allow_unused=True))
+
+
 def measure(function: Function, calls: list[tuple[Any, ...]]) -> list[float]:
     """Processor seconds of each call; after one of a second no larger one is tried.
 
-    A clock of processor time may move in steps of some milliseconds, so a call is repeated until
-    all its runs together have taken :data:`MEASURED_SECONDS`.
+    A call is repeated until all its runs together have taken :data:`MEASURED_SECONDS`, and the
+    shortest run counts: what else the machine does can only make a run longer.
     """
-    means = []
+    seconds = []
     for args in calls:
-        means.append(_mean_seconds(function, args))
-        if means[-1] > 1.0:
+        seconds.append(_shortest_seconds(function, args))
+        if seconds[-1] > 1.0:
             break
-    return means
+    return seconds
 
 
-def _mean_seconds(function: Function, args: tuple[Any, ...]) -> float:
+def _shortest_seconds(function: Function, args: tuple[Any, ...]) -> float:
     gc.collect()
     gc.disable()
-    start, count, spent = time.process_time(), 0, 0.0
+    shortest, spent = math.inf, 0.0
     while spent < MEASURED_SECONDS:
+        start = time.process_time()
         function(*args)
-        count += 1
-        spent = time.process_time() - start
+        # Where the clock moves in steps, a short run seems to take none; then count one step.
+        took = max(time.process_time() - start, time.get_clock_info("process_time").resolution)
+        shortest, spent = min(shortest, took), spent + took
     gc.enable()
-    return spent / count
+    return shortest
 
 
 PROBES: dict[str, Function] = {
-    probe.__name__: probe for probe in (call, call_each, attempt, collect, interleave, measure)
+    probe.__name__: probe
+    for probe in (call, call_each, attempt, collect, interleave, gradients, measure)
 }

@@ -7,9 +7,14 @@ the statements that bind or fill the names that the function uses, and the names
 
 import ast
 import builtins
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+_UNPARSABLE = (SyntaxError, ValueError, MemoryError, RecursionError)
+_WATCHING_MAGICS = ("%%time", "%%capture", "%%prun")
+# A command, help on a name, or the result of a command given to a name.
+_MAGIC_LINE = re.compile(r"^(\s*)(?:[%!?].*|[\w.]+\?{1,2}\s*|[\w, ]+=\s*[%!].*)$")
 _BUILTIN_NAMES = frozenset(vars(builtins)) | {"__name__", "__file__"}
 
 
@@ -46,7 +51,9 @@ class _Statement:
         imports: names it gives a value by importing.
         fills: names whose object it changes: ``table[key] = x``, ``table.size = x``.
         calls: names on which it calls a method for its effect: ``table.update(x)``.
-        imports_everything: it is ``from module import *``.
+        runs: it does something when it is reached, unlike a function's definition.
+        defines: a function is in it, whose names are looked up when it is called.
+        always: it has effect without a name: ``from module import *``, ``from __future__ ...``.
     """
 
     text: str
@@ -55,20 +62,22 @@ class _Statement:
     imports: frozenset[str]
     fills: frozenset[str]
     calls: frozenset[str]
-    imports_everything: bool
+    runs: bool
+    defines: bool
+    always: bool
 
 
 def parse_cells(cells: Sequence[str]) -> list[tuple[str, ast.stmt]]:
     """Split code cells into statements with their text; a cell that does not parse is left out.
 
-    Lines of IPython's magic (``%``, ``!``) are left out too, and cells that start with ``%%``.
+    IPython's magic is left out too: lines such as ``%matplotlib inline``, ``!ls`` and ``help?``,
+    and cells that begin with ``%%``, but for those whose magic only watches a cell of Python.
     """
     statements = []
     for cell in cells:
-        text = _without_magics(cell)
         try:
-            tree = ast.parse(text)
-        except (SyntaxError, ValueError):
+            text, tree = _parse(cell)
+        except _UNPARSABLE:
             continue
         statements += [(_text_of(text, node), node) for node in tree.body]
     return statements
@@ -79,10 +88,10 @@ def broken_cells(cells: Sequence[str]) -> list[str]:
     problems = []
     for number, cell in enumerate(cells, start=1):
         try:
-            ast.parse(_without_magics(cell))
-        except (SyntaxError, ValueError) as error:
+            _parse(cell)
+        except _UNPARSABLE as error:
             line = getattr(error, "text", None) or ""
-            reason = getattr(error, "msg", str(error))
+            reason = getattr(error, "msg", "") or str(error) or type(error).__name__
             problems.append(f"code cell {number}: {reason}: {line.strip()!r}")
     return problems
 
@@ -117,7 +126,10 @@ def slice_program(
     if not any(target in statement.binds for statement in statements):
         raise ProgramError(_missing(target, cells))
     kept = _needed(statements, target, frozenset(provided))
-    source = "\n\n".join(statements[index].text for index in sorted(kept))
+    in_order = sorted(
+        kept, key=lambda index: (not statements[index].text.startswith("from __future__"), index)
+    )
+    source = "\n\n".join(statements[index].text for index in in_order)
     used = {name: text for name, text in provided.items() if name != target}
     return Program(target, source + "\n", used, tuple(search_path))
 
@@ -130,26 +142,34 @@ def _missing(target: str, cells: Sequence[str]) -> str:
 
 def _needed(statements: Sequence[_Statement], target: str, provided: frozenset[str]) -> set[int]:
     """Indices of the statements on which ``target`` depends; grows until nothing is added."""
-    names = {target}
-    kept = {i for i, statement in enumerate(statements) if statement.imports_everything}
+    end = len(statements)
+    kept: set[int] = set()
+    pending, done = [(target, end)], set[tuple[str, int]]()
+    given = provided - {target}
+    added = {i for i, statement in enumerate(statements) if statement.always}
     while True:
-        wanted = names - (provided - {target})
-        added = {i for name in wanted for i in _definition(statements, name)} - kept
-        if not added:
-            return kept
+        for index in added - kept:
+            statement = statements[index]
+            names = statement.reads - _BUILTIN_NAMES - given
+            # What runs at once needs what was before it; what a function needs may come later.
+            pending += [(name, index) for name in names if statement.runs]
+            pending += [(name, end) for name in names if statement.defines]
         kept |= added
-        for index in kept:
-            names |= statements[index].reads - _BUILTIN_NAMES
+        pending = [wanted for wanted in dict.fromkeys(pending) if wanted not in done]
+        if not pending:
+            return kept
+        done |= set(pending)
+        added = {i for name, before in pending for i in _definition(statements, name, before)}
 
 
-def _definition(statements: Sequence[_Statement], name: str) -> Iterator[int]:
-    """The last statement that binds a name anew, and those after it that fill or rebind it.
+def _definition(statements: Sequence[_Statement], name: str, end: int) -> Iterator[int]:
+    """The last statement before ``end`` that binds a name anew, and later ones that fill it.
 
     A method called on a module (``np.testing.assert_allclose(f(x), y)``) is an experiment of the
     reader's, and left out; one called on an object (``table.update(x)``) is part of its value.
     """
-    is_module = any(name in statement.imports for statement in statements)
-    for index in range(len(statements) - 1, -1, -1):
+    is_module = any(name in statement.imports for statement in statements[:end])
+    for index in range(end - 1, -1, -1):
         statement = statements[index]
         called = name in statement.calls and not is_module
         if name in statement.binds or name in statement.fills or called:
@@ -165,10 +185,26 @@ def _describe(text: str, node: ast.stmt) -> _Statement:
         names.binds = {node.name}  # what is bound or changed inside is not at the top level
         names.imports, names.fills, names.calls = set(), set(), set()
         names.reads.discard(node.name)  # recursion is no dependence on an older definition
-    star = isinstance(node, ast.ImportFrom) and any(item.name == "*" for item in node.names)
+    always = isinstance(node, ast.ImportFrom) and (
+        node.module == "__future__" or any(item.name == "*" for item in node.names)
+    )
     sets = (names.reads, names.binds, names.imports, names.fills, names.calls)
     reads, binds, imports, fills, calls = (frozenset(group) for group in sets)
-    return _Statement(text, reads, binds, imports, fills, calls, imports_everything=star)
+    return _Statement(
+        text,
+        reads,
+        binds,
+        imports,
+        fills,
+        calls,
+        runs=not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        or bool(node.decorator_list),
+        defines=any(isinstance(item, _FUNCTIONS) for item in ast.walk(node)),
+        always=always,
+    )
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
 class _Names(ast.NodeVisitor):
@@ -182,8 +218,8 @@ class _Names(ast.NodeVisitor):
         self.calls: set[str] = set()
 
     def visit_Name(self, node: ast.Name) -> None:
-        target = self.reads if isinstance(node.ctx, ast.Load) else self.binds
-        target.add(node.id)
+        target = {ast.Load: self.reads, ast.Store: self.binds, ast.Del: self.fills}
+        target[type(node.ctx)].add(node.id)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self.binds.add(node.name)
@@ -243,15 +279,25 @@ def _text_of(text: str, node: ast.stmt) -> str:
     """Source lines of a statement, decorators included, at the indentation they have."""
     decorators = getattr(node, "decorator_list", [])
     first = min([node.lineno, *(item.lineno for item in decorators)])
-    lines = text.splitlines()[first - 1 : node.end_lineno]
+    lines = text.split("\n")[first - 1 : node.end_lineno]
     if decorators or node.col_offset == 0:
         last = lines[-1].encode("utf-8")[: node.end_col_offset].decode("utf-8")
         return "\n".join([*lines[:-1], last])
     return ast.get_source_segment(text, node) or ast.unparse(node)
 
 
+def _parse(cell: str) -> tuple[str, ast.Module]:
+    """A cell's text without IPython's magic, where it has any, and its syntax tree."""
+    cell = cell.replace("\r\n", "\n").replace("\r", "\n")  # str.splitlines would cut at more
+    try:
+        return cell, ast.parse(cell)
+    except SyntaxError:  # a line with % may continue an expression, so plain Python goes first
+        text = _without_magics(cell)
+        return text, ast.parse(text)
+
+
 def _without_magics(cell: str) -> str:
-    if cell.lstrip().startswith("%%"):
-        return ""
-    lines = cell.splitlines()
-    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in lines)
+    first, _, rest = cell.lstrip().partition("\n")
+    if first.startswith("%%"):
+        cell = rest if first.split()[0] in _WATCHING_MAGICS else ""
+    return "\n".join(_MAGIC_LINE.sub(r"\1pass", line) for line in cell.split("\n"))

@@ -9,6 +9,7 @@ This protects the session, and a score's honesty, from accidents. It is not a wa
 who wants to cheat on their own machine.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -29,7 +30,7 @@ from gptbook.grading.values import ValueFormatError, decode, encode
 from gptbook.grading.worker import REQUEST, RESULTS, ROOM_FOR_EVENTS
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-_SIGNALS = {
+_SIGNALS: dict[int, str] = {
     signal.SIGSEGV: "segmentation fault",
     signal.SIGABRT: "abort",
     signal.SIGKILL: "killed by the system, often for want of memory",
@@ -120,10 +121,10 @@ class Runner:
         """
         self._count += 1
         folder = self._folder / str(self._count)
-        folder.mkdir()
+        folder.mkdir(parents=True)
         (folder / REQUEST).write_text(job.to_json(), encoding="utf-8")
         answer = self._ask(folder, job.limits)
-        events = _read_events(folder / RESULTS, job.limits)
+        events = _read_events(folder / RESULTS, job)
         shutil.rmtree(folder, ignore_errors=True)
         return _outcomes(job, events, answer)
 
@@ -147,7 +148,14 @@ class Runner:
 
     def _start_zygote(self) -> subprocess.Popen[str]:
         self._zygote = subprocess.Popen(
-            [sys.executable, "-P", "-m", "gptbook.grading.zygote", *self._preload],
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "gptbook.grading.zygote",
+                str(self._folder),
+                *self._preload,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -172,7 +180,8 @@ class Runner:
             return
         for stream in (zygote.stdin, zygote.stdout, zygote.stderr):
             if stream is not None:
-                stream.close()
+                with contextlib.suppress(BrokenPipeError):  # closing writes what is left to write
+                    stream.close()
         try:
             zygote.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -184,19 +193,19 @@ def _absolute_path() -> list[str]:
     return [os.path.abspath(entry) for entry in sys.path if entry]
 
 
-def _read_events(path: Path, limits: Limits) -> list[dict[str, Any]]:
+def _read_events(path: Path, job: Job) -> list[dict[str, Any]]:
     """Events that the process wrote; a last line that was cut off is left out."""
     if not path.is_file():
         return []
     with path.open("rb") as file:
-        lines = file.read(limits.output_bytes + ROOM_FOR_EVENTS).split(b"\n")[:-1]
+        lines = file.read(job.limits.output_bytes + ROOM_FOR_EVENTS).split(b"\n")[:-1]
     events = []
     for line in lines:
         try:
             event = json.loads(line)
         except (ValueError, RecursionError):
             event = None
-        if isinstance(event, dict) and isinstance(event.get("case"), int):
+        if isinstance(event, dict) and event.get("case") in range(-1, len(job.cases)):
             events.append(event)
         else:
             events.append({"event": "stopped", "case": 0, "kind": "unreadable", "detail": "text"})
@@ -212,7 +221,7 @@ def _outcomes(
     for event in events:
         last = event["case"]
         outcome = _outcome(event)
-        if outcome is not None and last < count:
+        if outcome is not None:
             outcomes[max(last, 0)] = outcome
         if isinstance(outcome, Stopped):
             return _cut(outcomes, max(last, 0))
@@ -254,8 +263,9 @@ def _sudden_end(answer: Mapping[str, float], limits: Limits, loading: bool) -> S
     status = int(answer["status"])
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        if number == signal.SIGXCPU:
+        # SIGKILL with all of its time used: it ignored SIGXCPU, and met the limit a second later.
+        used_up = number == signal.SIGKILL and answer["cpu"] >= limits.cpu_seconds
+        if number == signal.SIGXCPU or used_up:
             return Stopped(StopKind.CPU, loading=loading)
-        name = _SIGNALS.get(signal.Signals(number), signal.Signals(number).name)
-        return Stopped(StopKind.CRASH, name, loading)
+        return Stopped(StopKind.CRASH, _SIGNALS.get(number, f"signal {number}"), loading)
     return Stopped(StopKind.EXIT, f"exit code {os.WEXITSTATUS(status)}", loading)

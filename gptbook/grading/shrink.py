@@ -74,6 +74,8 @@ def simpler(value: Any) -> list[Any]:
             return [{k: v for k, v in value.items() if k is not key} for key in value]
         case np.ndarray():
             return list(_simpler_arrays(value))
+        case _ if hasattr(value, "requires_grad_"):
+            return list(_simpler_tensors(value))
         case _:
             return []
 
@@ -132,3 +134,12 @@ def _simpler_arrays(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     rounded = np.round(array)
     if (rounded != array).any() and np.isfinite(array).all():
         yield rounded
+
+
+def _simpler_tensors(tensor: Any) -> Iterator[Any]:
+    """The same steps for a torch tensor, which keeps its dtype and whether it needs a gradient."""
+    import torch  # is loaded where there is a tensor
+
+    wide = tensor.detach().double() if tensor.is_floating_point() else tensor
+    for array in _simpler_arrays(wide.numpy()):
+        yield torch.from_numpy(array).to(tensor.dtype).requires_grad_(tensor.requires_grad)

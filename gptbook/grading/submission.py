@@ -50,14 +50,17 @@ def read_submission(path: Path) -> Submission:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     try:
-        cells = readers[path.suffix](path.read_text(encoding="utf-8"))
+        cells = readers[path.suffix](path.read_text(encoding="utf-8-sig"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SubmissionError(f"{path}: not a readable notebook: {error}") from error
     return Submission(path.name, tuple(cells), (str(path.resolve().parent),))
 
 
 def _cells_of_ipynb(text: str) -> list[str]:
-    cells = json.loads(text)["cells"]
+    notebook = json.loads(text)
+    if notebook.get("nbformat", 4) < 4:
+        raise ValueError("it has the format of 2014; open it in Jupyter and save it")
+    cells = notebook["cells"]
     return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
 
 
@@ -119,7 +122,7 @@ def _home(function: Callable[..., Any]) -> tuple[ModuleType, str]:
 
 
 def _session_cells() -> list[str]:
-    """Cells that ran so far in this IPython session, in the order in which they ran."""
+    """Cells that ran so far in this IPython session, as they were typed, in order."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
-    return [str(cell) for cell in shell.user_ns.get("In", [])] if shell else []
+    return [str(cell) for cell in shell.history_manager.input_hist_raw] if shell else []

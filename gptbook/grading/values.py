@@ -12,7 +12,7 @@ import importlib
 import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 MAX_DEPTH = 40
 MAX_NODES = 2_000_000
 _LARGEST_JSON_INT = 1 << 63  # beyond it, Python limits the conversion to decimal text
+_LARGEST_SPREAD = 64  # memory that a strided array may take, in multiples of its elements
 _NUMERIC_KINDS = "biufc"
 
 
@@ -62,7 +63,11 @@ def encode(value: Any) -> Any:
 
 
 def decode(tree: Any) -> Any:
-    """Turn what :func:`encode` gave back into a value; tensors come back as torch tensors."""
+    """Turn what :func:`encode` gave back into a value; tensors come back as torch tensors.
+
+    Arrays and tensors keep their strides, and tensors whether they require a gradient, so that a
+    reader's function meets the same kinds of argument as elsewhere.
+    """
     if isinstance(tree, list):
         return [decode(item) for item in tree]
     if not isinstance(tree, dict):
@@ -136,7 +141,11 @@ def _opaque(type_name: str) -> dict[str, Any]:
     return {"t": "opaque", "type": str(type_name)[:80]}
 
 
-def _encode_text(data: bytes) -> str:
+def _parts(value: complex) -> list[float]:
+    return [value.real, value.imag]
+
+
+def _encode_text(data: bytes | bytearray) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
@@ -152,24 +161,44 @@ def _encode_array(value: NDArray[Any]) -> Any:
     if array.dtype.kind not in _NUMERIC_KINDS or array.dtype.itemsize > 16:
         return _opaque(f"array of {array.dtype}")
     little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
-    return {
+    tree = {
         "t": "array",
         "dtype": array.dtype.name,
         "shape": list(array.shape),
         "data": _encode_text(little.tobytes()),
     }
+    wide = math.prod(array.shape) * _LARGEST_SPREAD
+    if (
+        not array.flags.c_contiguous
+        and min(array.strides) >= 0
+        and _extent(array.shape, array.strides) <= wide * array.itemsize
+    ):
+        tree["strides"] = [stride // array.itemsize for stride in array.strides]
+    return tree
+
+
+def _extent(shape: Sequence[int], strides: Sequence[int]) -> int:
+    return 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
 
 
 def _encode_tensor(value: Any) -> Any:
-    """Write a torch tensor through numpy; bfloat16, which numpy lacks, as float32."""
+    """Write a torch tensor through numpy; floats that numpy lacks, such as bfloat16, as float32."""
     torch = sys.modules["torch"]
-    plain = value.detach().cpu()
-    if plain.dtype == torch.bfloat16:
-        plain = plain.float()
-    tree = _encode_array(plain.resolve_conj().resolve_neg().numpy())
-    tree["t"] = "tensor" if tree["t"] == "array" else tree["t"]
-    tree["torch_dtype"] = str(value.dtype).removeprefix("torch.")
-    return tree
+    try:
+        with torch._C.DisableTorchFunctionSubclass():  # as it is, not as a subclass says it is
+            plain = torch.Tensor.detach(value).as_subclass(torch.Tensor).cpu()
+            dtype, needs_grad = str(plain.dtype), torch.Tensor.requires_grad.__get__(value)
+            if plain.is_floating_point() and plain.dtype not in _numpy_floats(torch):
+                plain = plain.float()
+            tree = _encode_array(plain.resolve_conj().resolve_neg().numpy())
+    except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantized, meta
+        return _opaque(f"tensor that is not plain ({error})")
+    tree |= {"t": "tensor", "torch_dtype": dtype.removeprefix("torch.")}
+    return {**tree, "requires_grad": True} if needs_grad else tree
+
+
+def _numpy_floats(torch: Any) -> tuple[Any, ...]:
+    return torch.float16, torch.float32, torch.float64
 
 
 _SCALARS: dict[type, Callable[[Any], Any]] = {
@@ -177,8 +206,11 @@ _SCALARS: dict[type, Callable[[Any], Any]] = {
     float: lambda value: float.__float__(value),
     str: lambda value: str.__str__(value),
     bytes: lambda value: {"t": "bytes", "data": _encode_text(bytes.__add__(value, b""))},
-    bytearray: lambda value: {"t": "bytearray", "data": _encode_text(bytes(value))},
-    complex: lambda value: {"t": "complex", "parts": [value.real, value.imag]},
+    bytearray: lambda value: {
+        "t": "bytearray",
+        "data": _encode_text(bytearray.__add__(value, b"")),
+    },
+    complex: lambda value: {"t": "complex", "parts": _parts(complex.__complex__(value))},
     range: lambda value: {"t": "range", "of": [value.start, value.stop, value.step]},
     np.ndarray: _encode_array,
     np.generic: lambda value: {**_encode_array(np.asarray(value)), "t": "scalar"},
@@ -194,12 +226,28 @@ def _decode_array(tree: Mapping[str, Any]) -> NDArray[Any]:
     if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize != len(data):
         raise ValueFormatError(f"shape {shape} does not fit {len(data)} bytes")
     little = np.frombuffer(data, dtype=dtype.newbyteorder("<"))
-    return little.astype(dtype).reshape(shape)
+    array = little.astype(dtype).reshape(shape)
+    return _spread(array, [int(step) for step in tree["strides"]]) if "strides" in tree else array
+
+
+def _spread(array: NDArray[Any], strides: list[int]) -> NDArray[Any]:
+    """The same elements with other distances in memory, counted in elements."""
+    if len(strides) != array.ndim or min(strides) < 0 or array.size == 0:
+        raise ValueFormatError(f"strides {strides} do not fit the shape {array.shape}")
+    extent = _extent(array.shape, strides)
+    if extent > _LARGEST_SPREAD * array.size:
+        raise ValueFormatError(f"strides {strides} are too wide for the shape {array.shape}")
+    room = np.zeros(extent, array.dtype)
+    steps = [step * array.itemsize for step in strides]
+    spread = np.lib.stride_tricks.as_strided(room, array.shape, steps)
+    spread[...] = array
+    return spread
 
 
 def _decode_tensor(tree: Mapping[str, Any]) -> Any:
     torch = importlib.import_module("torch")  # only where a tensor is: it takes two seconds
-    return torch.from_numpy(_decode_array(tree)).to(getattr(torch, str(tree["torch_dtype"])))
+    plain = torch.from_numpy(_decode_array(tree)).to(getattr(torch, str(tree["torch_dtype"])))
+    return plain.requires_grad_() if tree.get("requires_grad") else plain
 
 
 def _decode_dict(tree: Mapping[str, Any]) -> dict[Any, Any]:

@@ -5,6 +5,8 @@ the only one it may write to; ``output.txt`` takes what is printed; ``results.js
 for each event. The grader reads that file when the process has ended, whatever ended it.
 """
 
+import _thread
+import contextlib
 import errno
 import json
 import linecache
@@ -65,7 +67,7 @@ class _Worker:
         _prepare_environment(self._folder / HOME, self._request["search_path"])
         _import_guarded(self._request["source"])
         snapshot = Snapshot()
-        threads = len(sys._current_frames())
+        threads = _thread._count()
         _set_limits(self._request["limits"])
         guard = Guard(
             self.stop,
@@ -121,6 +123,8 @@ class _Worker:
             result = action()
         except BaseException as error:  # noqa: BLE001 - all of the reader's errors are reported
             raised = error
+            if _is_out_of_memory(error):
+                _lift_memory_limit()  # saying so takes some, too
         replaced = snapshot.restore()  # before anything here relies on a name they replaced
         self._ended = bool(replaced)
         if replaced:
@@ -135,8 +139,7 @@ class _Worker:
         self._ended = True
         if isinstance(error, RefusedError):
             return  # the guard has reported it
-        if isinstance(error, MemoryError):
-            _lift_memory_limit()
+        if _is_out_of_memory(error):
             self.stop(StopKind.MEMORY, "")
         elif isinstance(error, SystemExit):
             self.stop(StopKind.EXIT, "sys.exit")
@@ -150,26 +153,25 @@ class _Worker:
                 if frame.filename == PROGRAM_FILE
             ]
             where = lines[-1][:_MESSAGE_CHARACTERS] if lines else ""
-            name = type(error).__name__
+            name = type(error).__name__[:_MESSAGE_CHARACTERS]
             self._event("raised", type=name, message=_message(error), where=where)
 
     def _check_output(self) -> None:
         """A flood whose errors the reader swallowed is a flood all the same."""
-        try:
-            sys.stdout.flush()
-            sys.stderr.flush()
-        except OSError as error:
-            if error.errno != errno.EFBIG:
-                raise
+        for stream in (sys.__stdout__, sys.__stderr__):
+            # A full file refuses to be written, and the reader may have closed it.
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
         if (self._folder / OUTPUT).stat().st_size >= self._limit:
             self.stop(StopKind.OUTPUT, "")
             self._ended = True
 
     def _report_threads(self, before: int) -> None:
         deadline = time.monotonic() + _GRACE_SECONDS
-        while len(sys._current_frames()) > before and time.monotonic() < deadline:
+        time.sleep(0.001)  # a thread shows only once it has begun
+        while _thread._count() > before and time.monotonic() < deadline:
             time.sleep(0.01)
-        left = len(sys._current_frames()) - before
+        left = _thread._count() - before
         if left > 0:
             self.stop(StopKind.THREAD, "a thread" if left == 1 else f"{left} threads")
 
@@ -255,6 +257,13 @@ def _address_space() -> int:
         return 0
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     return pages * resource.getpagesize()
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; torch raises RuntimeError where Python has MemoryError."""
+    if type(error) is RuntimeError:
+        return "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return isinstance(error, MemoryError)
 
 
 def _message(error: BaseException) -> str:

@@ -1,8 +1,9 @@
 """A small process that has the libraries loaded and forks an isolated process for each job.
 
-Run as ``python -m gptbook.grading.zygote [MODULE ...]`` by :mod:`gptbook.grading.runner`. It reads
-a line of JSON for each job from its standard input and answers with a line on its standard output.
-It holds no reference and no expected value, so neither do the processes that it forks; and it never
+Run as ``python -m gptbook.grading.zygote FOLDER [MODULE ...]`` by :mod:`gptbook.grading.runner`. It
+reads a line of JSON for each job from its standard input and answers with a line on its standard
+output. When its input ends, also because the grader was killed, it removes the runner's folder. It
+holds no reference and no expected value, so neither do the processes that it forks; and it never
 runs a reader's code itself, so each job starts from the same clean state.
 """
 
@@ -11,6 +12,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import sys
 import time
@@ -24,8 +26,9 @@ _POLL_SECONDS = 0.002
 
 
 def main(argv: Sequence[str]) -> int:
-    """Load the modules named in ``argv``, then serve jobs until the standard input ends."""
-    for module in argv:
+    """Load the modules that ``argv`` names, then serve jobs until the standard input ends."""
+    folder, *modules = argv
+    for module in modules:
         importlib.import_module(module)
     if sys.platform == "linux":
         set_process_option(_PR_SET_CHILD_SUBREAPER, 1)  # orphans come to us, and we end them
@@ -34,7 +37,12 @@ def main(argv: Sequence[str]) -> int:
         out.write("ready\n")
         for line in iter(lambda: _read_line(requests), ""):
             job = json.loads(line)
-            out.write(json.dumps(_serve(Path(job["folder"]), job["wall_seconds"], requests)) + "\n")
+            answer = _serve(Path(job["folder"]), job["wall_seconds"], requests)
+            with contextlib.suppress(BrokenPipeError):  # nobody waits for it: the input ends next
+                out.write(json.dumps(answer) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(BrokenPipeError):
+            out.close()
     return 0
 
 

@@ -118,10 +118,17 @@ def draw_neighbors(stream: random.Random) -> list[Args]:
 
 
 def draw_more_text(stream: random.Random, size: int) -> Args:
-    """Random words, and a merge for every 36 of them: too few to shorten the text much."""
+    """Random words, and merges that each stand in one short piece and nowhere else.
+
+    What a merge touches is thus the same at all sizes, and so is the number of different pairs.
+    """
     letters = b"abcdefghijklmnopqrstuvwx"
     words = {bytes(stream.choices(letters, k=8)) for _ in range(12 * size)}
-    return {word: stream.randint(1, 1000) for word in sorted(words)}, size // 3
+    pieces = {word: stream.randint(1, 100) for word in sorted(words)}
+    n_merges = size // 2
+    for rank, number in enumerate(stream.sample(range(1 << 14), n_merges)):
+        pieces[bytes([128 + number // 128, 128 + number % 128])] = 10**5 + 3 * rank
+    return pieces, n_merges
 
 
 def draw_more_pairs(stream: random.Random, size: int) -> Args:
