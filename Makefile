@@ -88,7 +88,9 @@ lock: ## Pin the newest versions that pyproject.toml allows in requirements.lock
 	$(call say,Resolving pyproject.toml into requirements.lock)
 	@rm -rf _build/lock && $(PYTHON) -m venv _build/lock
 	@_build/lock/bin/pip install --quiet --disable-pip-version-check ".[dev]"
-	@_build/lock/bin/pip freeze --all --exclude gptbook --exclude pip > requirements.lock.new && mv requirements.lock.new requirements.lock
+	@# torch's own wheel asks for CUDA's packages, and only where it is built for a GPU.
+	@_build/lock/bin/pip freeze --all --exclude gptbook --exclude pip | \
+	  sed -E '/^(nvidia-|cuda-|triton)/d; s/^(torch==[^+]+)\+.*/\1/' > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 .PHONY: clean
 clean: ## Remove what was built, but not .venv

@@ -1,6 +1,7 @@
 """Running a chapter from the shell: ``gptbook run 7 --mine``."""
 
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def run_notebook(path: Path, mine: bool, output: Path) -> Iterator[str]:
     """
     import jupytext
     import nbformat
+    from jupyter_client.kernelspec import KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
@@ -49,15 +52,22 @@ def run_notebook(path: Path, mine: bool, output: Path) -> Iterator[str]:
     if mine:
         first = nbformat.v4.new_code_cell(_USE_MINE)  # type: ignore[no-untyped-call]
         notebook.cells.insert(0, first)
+    manager = AsyncKernelManager(
+        kernel_name="python3",
+        # No folder of kernel specifications: "python3" is then the Python that runs this.
+        kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+        transport="ipc",  # sockets that only this user can open
+    )
     client = NotebookClient(
-        notebook, timeout=CELL_SECONDS, resources={"metadata": {"path": str(path.parent)}}
+        notebook,
+        km=manager,
+        timeout=CELL_SECONDS,
+        resources={"metadata": {"path": str(path.parent)}},
     )
     try:
-        with client.setup_kernel():
-            for index, cell in enumerate(notebook.cells):
-                if cell.cell_type == "code":
-                    client.execute_cell(cell, index)
-                    yield from (_text(item) for item in cell.outputs)
+        with tempfile.TemporaryDirectory(prefix="gptbook-run-") as sockets:
+            manager.connection_file = str(Path(sockets) / "kernel.json")
+            yield from _run_cells(client)
     except CellExecutionError as error:
         raise ValueError(f"a cell of {path} failed: {error.ename}: {error.evalue}") from error
     finally:
@@ -65,7 +75,19 @@ def run_notebook(path: Path, mine: bool, output: Path) -> Iterator[str]:
         nbformat.write(notebook, output)  # type: ignore[no-untyped-call]
 
 
+def _run_cells(client: Any) -> Iterator[str]:
+    with client.setup_kernel():
+        for index, cell in enumerate(client.nb.cells):
+            if cell.cell_type == "code":
+                client.execute_cell(cell, index)
+                yield from filter(None, map(_text, cell.outputs))
+
+
 def _text(output: Any) -> str:
+    """What a terminal can show of an output; of a figure, nothing."""
     if output.output_type == "stream":
         return str(output.text).rstrip("\n")
-    return str(output.get("data", {}).get("text/plain", ""))
+    data = output.get("data", {})
+    if any(form.startswith("image/") for form in data):
+        return ""
+    return str(data.get("text/plain", ""))

@@ -43,9 +43,9 @@ def chapter_of(exercise: str) -> int:
     Raises:
         ValueError: it is not an exercise's number.
     """
-    match = _EXERCISE.fullmatch(exercise)
+    match = _EXERCISE.fullmatch(exercise) if isinstance(exercise, str) else None
     if not match:
-        raise ValueError(f"an exercise is named like '1.2', got {exercise!r}")
+        raise ValueError(f'an exercise is named by a string such as "1.2", got {exercise!r}')
     return int(match[1])
 
 

@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that the command line starts f
 
 import argparse
 import os
+import re
 import secrets
 import sys
 import textwrap
@@ -27,9 +28,18 @@ def add_commands(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     _add_author_check(commands)
 
 
+def _chapter(text: str) -> int:
+    if re.fullmatch(r"\d+\.\d+", text):
+        number = text.split(".")[0]
+        raise argparse.ArgumentTypeError(f"{text} is an exercise: write {number} --only {text}")
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a chapter is named by its number, got {text!r}")
+    return int(text)
+
+
 def _add_grade(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     grade = commands.add_parser("grade", help="grade a chapter's exercises")
-    grade.add_argument("chapter", type=int, metavar="CHAPTER")
+    grade.add_argument("chapter", type=_chapter, metavar="CHAPTER", help="its number, such as 1")
     grade.add_argument("--only", metavar="EXERCISE", help="such as 1.2")
     grade.add_argument(
         "--path",
@@ -40,12 +50,14 @@ def _add_grade(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     grade.add_argument("--seed", type=int, help="for the inputs; default: others each time")
     form = grade.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print the report as JSON")
-    form.add_argument("--html", action="store_true", help="print the report as an HTML page")
+    form.add_argument(
+        "--html", action="store_true", help="print the report as an HTML page: > FILE"
+    )
     grade.set_defaults(run=run_grade)
 
 
 def _add_hint(commands: "Subparsers[argparse.ArgumentParser]") -> None:
-    hint = commands.add_parser("hint", help="print an exercise's next hint")
+    hint = commands.add_parser("hint", help="print one of an exercise's hints")
     hint.add_argument("exercise", metavar="EXERCISE", help="such as 1.2")
     hint.add_argument("--step", type=int, default=1, metavar="N", help="default: 1")
     hint.set_defaults(run=run_hint)
@@ -57,12 +69,13 @@ def _add_adoption(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     take.add_argument("path", type=Path, metavar="FILE", help="an .md, .ipynb or .py file")
     take.set_defaults(run=run_adopt)
     adopted = commands.add_parser("adopted", help="list the functions that you adopted")
+    adopted.add_argument("--drop", metavar="EXERCISE", help="use the book's function again")
     adopted.set_defaults(run=run_adopted)
 
 
 def _add_run(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     run = commands.add_parser("run", help="run a chapter from its first cell to its last")
-    run.add_argument("chapter", type=int, metavar="CHAPTER")
+    run.add_argument("chapter", type=_chapter, metavar="CHAPTER")
     run.add_argument("--mine", action="store_true", help="with the functions that you adopted")
     run.add_argument("--folder", type=Path, default=Path("chapters"), help="default: chapters")
     run.add_argument(
@@ -87,7 +100,7 @@ def _add_grade_all(commands: "Subparsers[argparse.ArgumentParser]") -> None:
 
 def _add_author_check(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     check = commands.add_parser("author-check", help="check a chapter's exercises themselves")
-    check.add_argument("chapter", type=int, metavar="CHAPTER")
+    check.add_argument("chapter", type=_chapter, metavar="CHAPTER")
     check.add_argument("--only", metavar="EXERCISE", help="such as 1.2")
     check.add_argument("--seeds", type=int, help="default: as many as the tests try")
     check.add_argument("--book", type=Path, default=Path(), help="the book's folder; default: .")
@@ -103,6 +116,10 @@ def run_grade(arguments: argparse.Namespace) -> None:
 
     chapter = load_chapter(arguments.chapter)
     path = arguments.path or Path("exercises") / f"{chapter.source}.md"
+    if arguments.path is None and not path.is_file():
+        raise FileNotFoundError(
+            f"no file {path} here: run this in the book's folder, or say --path"
+        )
     seed = secrets.randbelow(SEEDS) if arguments.seed is None else arguments.seed
     request = Request(arguments.chapter, arguments.only, seed, read_submission(path))
     print(_rendered(grade_here(request), arguments))
@@ -153,10 +170,12 @@ def run_adopt(arguments: argparse.Namespace) -> None:
 
 
 def run_adopted(arguments: argparse.Namespace) -> None:
-    """List the adopted functions."""
-    from gptbook.grading.overlay import load_adopted, overlay_file
+    """List the adopted functions, less those of an exercise that is dropped."""
+    from gptbook.grading.overlay import drop, load_adopted, overlay_file
 
     path = overlay_file()
+    if arguments.drop:
+        drop(path, arguments.drop)
     for item in load_adopted(path):
         print(f"{item.exercise:<6}{item.replaces.replace(':', '.')}  from {item.label}")
     print(f"(kept in {path})")

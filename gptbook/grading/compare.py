@@ -77,7 +77,7 @@ def show(value: Any, limit: int = SHOWN_CHARACTERS) -> str:
         try:
             text = repr(value)
         except ValueError:  # Python does not write integers of thousands of digits
-            text = f"a {type(value).__name__} too long to show"
+            text = f"<{type(value).__name__} too long to show>"
     return text if len(text) <= limit else f"{text[: limit - 12]} ... {text[-6:]}"
 
 

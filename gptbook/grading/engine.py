@@ -46,12 +46,12 @@ def grade_submission(
         finally:
             free.put(runner)
 
-    try:
-        with ThreadPoolExecutor(len(runners)) as pool:
+    with ThreadPoolExecutor(len(runners)) as pool:
+        try:
             reports = tuple(pool.map(grade_one, exercises))
-    finally:
-        for runner in runners:
-            runner.close()
+        finally:  # inside of the pool, which at Ctrl-C would wait for what still runs
+            for runner in runners:
+                runner.close()
     return Report(submission.label, setting.seed, reports)
 
 

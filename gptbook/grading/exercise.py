@@ -82,6 +82,7 @@ class Mistake:
         section: the chapter's heading that explains it.
         loss: points it costs, of its part's points.
         source: the whole wrong solution.
+        hint: the step of the ladder that helps; None for that of the check that failed.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Mistake:
     section: str
     loss: int
     source: str
+    hint: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ class Part:
         styles: other correct solutions by name, which must get full marks.
         forbidden: shortcuts.
         replaces: ``"module:name"`` of the book's function that a reader's one can stand in for.
+        adapter: source of a function ``replacement`` that is put there and calls the reader's one,
+            where the book's has other arguments; empty where it has the same.
         preload: modules that the isolated process has loaded from the start.
     """
 
@@ -113,6 +117,7 @@ class Part:
     styles: Mapping[str, str] = field(default_factory=dict)
     forbidden: Forbidden = field(default_factory=Forbidden)
     replaces: str | None = None
+    adapter: str = ""
     preload: tuple[str, ...] = ("numpy",)
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ from gptbook.grading.exercise import Part
 from gptbook.grading.program import slice_program
 from gptbook.grading.submission import Submission
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 class OverlayError(ValueError):
@@ -38,6 +38,7 @@ class Adopted:
         replaces: ``"module:name"`` of what it stands for.
         source: Python text that defines it.
         label: the file that it came from.
+        adapter: see :class:`~gptbook.grading.exercise.Part`.
     """
 
     exercise: str
@@ -45,6 +46,7 @@ class Adopted:
     replaces: str
     source: str
     label: str
+    adapter: str
 
 
 def overlay_file() -> Path:
@@ -95,6 +97,7 @@ def adopt(
             part.replaces,
             slice_program(submission.cells, part.function).source,
             submission.label,
+            part.adapter,
         )
         for part in parts
         if part.replaces
@@ -104,6 +107,19 @@ def adopt(
     kept = [item for item in load_adopted(path) if item.exercise != exercise]
     _save(path, [*kept, *new])
     return new
+
+
+def drop(path: Path, exercise: str) -> None:
+    """Forget what was adopted for an exercise.
+
+    Raises:
+        ValueError: nothing was.
+    """
+    items = load_adopted(path)
+    kept = [item for item in items if item.exercise != exercise]
+    if len(kept) == len(items):
+        raise ValueError(f"nothing is adopted for exercise {exercise}")
+    _save(path, kept)
 
 
 def _save(path: Path, items: Sequence[Adopted]) -> None:
@@ -183,7 +199,11 @@ class _Loader(importlib.abc.Loader):
 
 
 def _define(item: Adopted) -> Any:
-    """Run an adopted function's source in a namespace of its own."""
+    """Run an adopted function in a namespace of its own; return what replaces the book's."""
     namespace: dict[str, Any] = {"__name__": f"adopted_{item.function}"}
     exec(compile(item.source, f"<your {item.function}>", "exec"), namespace)
-    return namespace[item.function]
+    if not item.adapter:
+        return namespace[item.function]
+    around = {item.function: namespace[item.function]}
+    exec(compile(item.adapter, f"<around your {item.function}>", "exec"), around)
+    return around["replacement"]

@@ -88,7 +88,7 @@ class PartGrader:
     def _nothing_to_run(self, reason: str) -> list[CheckResult]:
         first, *others = self._part.checks
         return [
-            self._result(first, Status.FAILED, reason),
+            replace(self._result(first, Status.FAILED, reason), hint=None),
             *(self._result(check, Status.BLOCKED, "see above") for check in others),
         ]
 
@@ -175,13 +175,22 @@ class PartGrader:
                 message = f"{mistake.name}. {mistake.explanation} See “{mistake.section}”."
                 told.add(mistake.name)
             found = mistake.name if mistake else None
-            results[name] = replace(results[name], message=message, mistake=found)
+            hint = _hint(check, mistake, failure.outcome)
+            results[name] = replace(results[name], message=message, mistake=found, hint=hint)
 
     def _counterexample(self, check: Check, program: Program, failure: Failure) -> str:
         """Word a failure on the smallest input that is found to fail in the same way."""
         args = self._draw(check)[failure.case]
         if getattr(failure.outcome, "loading", False):
             return f"the code that {program.target} needs {failure.problem}"
+        if failure.case > 0 and isinstance(failure.outcome, Returned | Raised):
+            alone = self._observe(check, program, [args])
+            if judge(check, [args], alone) is None:
+                return (
+                    f"is right on its first call, and wrong on a later one: {program.target} keeps "
+                    "something from call to call, such as a default argument that is a list or a "
+                    "variable outside of the function"
+                )
         if check.legal is not None and isinstance(failure.outcome, Returned | Raised):
             args, failure = self._shrink(check, check.legal, program, args, failure)
         if isinstance(failure.outcome, Raised) and failure.outcome.type_name == _STUB:
@@ -274,6 +283,17 @@ def _untold(outcome: Outcome) -> bool:
     return bool(_hopeless(outcome))
 
 
+_NOT_ABOUT_THE_METHOD = ("NameError", "UnboundLocalError", "SyntaxError", "ImportError")
+
+
+def _hint(check: Check, mistake: Mistake | None, outcome: Outcome) -> int | None:
+    """The hint for a failed check; none for a slip that has nothing to do with the method."""
+    if mistake is not None:
+        return mistake.hint or check.hint
+    slip = isinstance(outcome, Raised) and outcome.type_name in _NOT_ABOUT_THE_METHOD
+    return None if slip or isinstance(outcome, Stopped) else check.hint
+
+
 def _alike(a: Outcome, b: Outcome) -> bool:
     """Whether two failures are of one kind, so that shrinking stays with the reader's mistake."""
     if isinstance(a, Raised) and isinstance(b, Raised):
@@ -283,6 +303,9 @@ def _alike(a: Outcome, b: Outcome) -> bool:
 
 def _call_text(check: Check, function: str, args: Args) -> str:
     if check.probe in ("call_each", "measure"):
-        return function
-    text = ", ".join(show(arg, _ARGUMENT_CHARACTERS) for arg in args)
-    return f"{function}({text})" if len(text) <= _CALL_CHARACTERS else function
+        return f"`{function}`"
+    shown = [show(arg, _ARGUMENT_CHARACTERS) for arg in args]
+    if check.probe == "interleave":
+        shown[0] = f"iter({shown[0]})"
+    text = ", ".join(shown)
+    return f"`{function}({text})`" if len(text) <= _CALL_CHARACTERS else f"`{function}`"

@@ -6,7 +6,6 @@ beside the reader's code, so they decide nothing: what they return is judged in 
 
 import gc
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -16,7 +15,7 @@ Function = Callable[..., Any]
 MAX_STREAM_ITEMS = 100_000
 """After so many items a stream counts as endless."""
 
-MEASURED_SECONDS = 0.05
+MEASURED_SECONDS = 0.03
 """Processor time for which a call is repeated when its time is measured."""
 
 
@@ -43,11 +42,12 @@ def collect(function: Function, *args: Any) -> list[Any]:
     return list(itertools.islice(function(*args), MAX_STREAM_ITEMS))
 
 
-def interleave(function: Function, items: Iterable[Any], *args: Any) -> list[tuple[int, Any]]:
+def interleave(function: Function, items: Iterable[Any], *args: Any) -> Any:
     """Feed the function an iterator; note with each item it yields how many it had taken.
 
     Returns:
-        Pairs of the number of items taken from ``items`` so far and the item yielded.
+        Pairs of the number of items taken from ``items`` so far and the item yielded; what the
+        function returns, where that cannot be iterated over.
     """
     taken = 0
 
@@ -57,8 +57,10 @@ def interleave(function: Function, items: Iterable[Any], *args: Any) -> list[tup
             taken += 1
             yield item
 
-    results = itertools.islice(function(feed(), *args), MAX_STREAM_ITEMS)
-    return [(taken, result) for result in results]
+    stream = function(feed(), *args)
+    if not isinstance(stream, Iterable):
+        return stream
+    return [(taken, result) for result in itertools.islice(stream, MAX_STREAM_ITEMS)]
 
 
 def gradients(function: Function, *args: Any) -> tuple[Any, list[Any]]:
@@ -85,29 +87,27 @@ def gradients(function: Function, *args: Any) -> tuple[Any, list[Any]]:
 def measure(function: Function, calls: list[tuple[Any, ...]]) -> list[float]:
     """Processor seconds of each call; after one of a second no larger one is tried.
 
-    A call is repeated until all its runs together have taken :data:`MEASURED_SECONDS`, and the
-    shortest run counts: what else the machine does can only make a run longer.
+    A clock of processor time may stand still for some milliseconds, so a call is repeated until all
+    its runs together have taken :data:`MEASURED_SECONDS`, and the mean counts.
     """
-    seconds = []
+    means = []
     for args in calls:
-        seconds.append(_shortest_seconds(function, args))
-        if seconds[-1] > 1.0:
+        means.append(_mean_seconds(function, args))
+        if means[-1] > 1.0:
             break
-    return seconds
+    return means
 
 
-def _shortest_seconds(function: Function, args: tuple[Any, ...]) -> float:
+def _mean_seconds(function: Function, args: tuple[Any, ...]) -> float:
     gc.collect()
     gc.disable()
-    shortest, spent = math.inf, 0.0
+    start, count, spent = time.process_time(), 0, 0.0
     while spent < MEASURED_SECONDS:
-        start = time.process_time()
         function(*args)
-        # Where the clock moves in steps, a short run seems to take none; then count one step.
-        took = max(time.process_time() - start, time.get_clock_info("process_time").resolution)
-        shortest, spent = min(shortest, took), spent + took
+        count += 1
+        spent = time.process_time() - start
     gc.enable()
-    return shortest
+    return spent / count
 
 
 PROBES: dict[str, Function] = {

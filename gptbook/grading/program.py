@@ -92,7 +92,8 @@ def broken_cells(cells: Sequence[str]) -> list[str]:
         except _UNPARSABLE as error:
             line = getattr(error, "text", None) or ""
             reason = getattr(error, "msg", "") or str(error) or type(error).__name__
-            problems.append(f"code cell {number}: {reason}: {line.strip()!r}")
+            at = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+            problems.append(f"code cell {number}{at}: {reason}: {line.strip()!r}")
     return problems
 
 
@@ -136,8 +137,9 @@ def slice_program(
 
 def _missing(target: str, cells: Sequence[str]) -> str:
     broken = broken_cells(cells)
-    because = f" ({broken[0]})" if broken else ""
-    return f"no code cell defines {target!r} at its top level{because}"
+    if broken:
+        return f"{broken[0]}. No other cell defines {target!r}"
+    return f"no code cell defines {target!r} at its top level"
 
 
 def _needed(statements: Sequence[_Statement], target: str, provided: frozenset[str]) -> set[int]:

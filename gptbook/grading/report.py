@@ -32,7 +32,7 @@ class CheckResult:
         status: see :class:`Status`.
         message: why it failed or was blocked; empty where it passed.
         mistake: the name of the mistake of the bank that was recognized, if one was.
-        hint: the step of the hint ladder that helps.
+        hint: the step of the hint ladder that helps; None where none does.
     """
 
     exercise: str
@@ -44,7 +44,7 @@ class CheckResult:
     status: Status
     message: str = ""
     mistake: str | None = None
-    hint: int = 1
+    hint: int | None = 1
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ class ExerciseReport:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """The checks' messages for a table: a reason that is also the row above's is left out."""
+        """The checks' messages for a table; why one was not run is left out below the same."""
         above = ("", *(check.message for check in self.checks))
         return tuple(
-            "" if check.message == other else check.message
+            "" if check.status is Status.BLOCKED and check.message == other else check.message
             for check, other in zip(self.checks, above, strict=False)
         )
 
@@ -86,9 +86,9 @@ class ExerciseReport:
     def hint(self) -> str | None:
         """The hint for the first check that failed, with its place on the ladder."""
         failed = [check for check in self.checks if check.status is Status.FAILED]
-        if not failed or not self.hints:
+        step = failed[0].hint if failed else None
+        if step is None or not self.hints:
             return None
-        step = failed[0].hint
         return f"{self.hints[step - 1]} (hint {step} of {len(self.hints)})"
 
 

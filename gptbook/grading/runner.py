@@ -29,7 +29,10 @@ from gptbook.grading.program import Program
 from gptbook.grading.values import ValueFormatError, decode, encode
 from gptbook.grading.worker import REQUEST, RESULTS, ROOM_FOR_EVENTS
 
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+# One thread, and sets in the same order each time: the same seed gives the same report.
+_STEADY = {"PYTHONHASHSEED": "0"} | dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"
+)
 _SIGNALS: dict[int, str] = {
     signal.SIGSEGV: "segmentation fault",
     signal.SIGABRT: "abort",
@@ -92,6 +95,7 @@ class Runner:
         self._folder = Path(tempfile.mkdtemp(prefix="gptbook-grading-"))
         self._zygote: subprocess.Popen[str] | None = None
         self._count = 0
+        self._closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +109,8 @@ class Runner:
         self.close()
 
     def close(self) -> None:
-        """End the processes and remove their files."""
+        """End the processes, also one that another thread waits for, and remove their files."""
+        self._closed = True
         self._end_zygote()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -117,8 +122,10 @@ class Runner:
             says why, and those after it were not reached.
 
         Raises:
-            RunnerError: the process that starts the others does not answer.
+            RunnerError: the process that starts the others does not answer; or this one is closed.
         """
+        if self._closed:
+            raise RunnerError("this runner is closed; make another one")
         self._count += 1
         folder = self._folder / str(self._count)
         folder.mkdir(parents=True)
@@ -162,7 +169,7 @@ class Runner:
             text=True,
             encoding="utf-8",
             cwd=self._folder,
-            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(_absolute_path())},
+            env={**os.environ, **_STEADY, "PYTHONPATH": os.pathsep.join(_absolute_path())},
             start_new_session=True,  # Ctrl-C is for the grader, which then ends its children
         )
         assert self._zygote.stdout is not None

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from gptbook.grading.shortcuts import is_inside
+
 SUFFIXES = (".md", ".ipynb", ".py")
 
 
@@ -45,14 +47,14 @@ def read_submission(path: Path) -> Submission:
         ".ipynb": _cells_of_ipynb,
         ".py": lambda text: [text],
     }
-    if path.suffix not in readers:
-        raise SubmissionError(f"{path}: expected a file that ends in one of {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
+    if path.suffix not in readers:
+        raise SubmissionError(f"{path}: expected a file that ends in one of {', '.join(SUFFIXES)}")
     try:
         cells = readers[path.suffix](path.read_text(encoding="utf-8-sig"))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SubmissionError(f"{path}: not a readable notebook: {error}") from error
+        raise SubmissionError(f"{path} cannot be read as {path.suffix}: {error}") from error
     return Submission(path.name, tuple(cells), (str(path.resolve().parent),))
 
 
@@ -96,6 +98,10 @@ def from_function(function: Callable[..., Any]) -> tuple[Submission, str]:
     if not callable(function):
         raise TypeError(f"grade needs a function, got {type(function).__name__}")
     module, name = _home(function)
+    if is_inside(module.__name__, "gptbook"):
+        raise SubmissionError(
+            f"{module.__name__}.{name} is the book's own; grade a function that you wrote"
+        )
     cells = _session_cells()
     if cells and module.__name__ == "__main__":
         return Submission("this notebook", tuple(cells), (str(Path.cwd()),)), name

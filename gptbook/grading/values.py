@@ -167,14 +167,15 @@ def _encode_array(value: NDArray[Any]) -> Any:
         "shape": list(array.shape),
         "data": _encode_text(little.tobytes()),
     }
-    wide = math.prod(array.shape) * _LARGEST_SPREAD
-    if (
-        not array.flags.c_contiguous
-        and min(array.strides) >= 0
-        and _extent(array.shape, array.strides) <= wide * array.itemsize
-    ):
-        tree["strides"] = [stride // array.itemsize for stride in array.strides]
-    return tree
+    strides = [stride // array.itemsize for stride in array.strides]
+    return _with_strides(tree, strides) if not array.flags.c_contiguous else tree
+
+
+def _with_strides(tree: dict[str, Any], strides: Sequence[int]) -> dict[str, Any]:
+    """Note distances in memory, in elements, where they can be had again; else they are dropped."""
+    shape = tree["shape"]
+    plain = min(strides) >= 0 and _extent(shape, strides) <= _LARGEST_SPREAD * math.prod(shape)
+    return {**tree, "strides": list(strides)} if plain else tree
 
 
 def _extent(shape: Sequence[int], strides: Sequence[int]) -> int:
@@ -187,13 +188,16 @@ def _encode_tensor(value: Any) -> Any:
     try:
         with torch._C.DisableTorchFunctionSubclass():  # as it is, not as a subclass says it is
             plain = torch.Tensor.detach(value).as_subclass(torch.Tensor).cpu()
-            dtype, needs_grad = str(plain.dtype), torch.Tensor.requires_grad.__get__(value)
-            if plain.is_floating_point() and plain.dtype not in _numpy_floats(torch):
-                plain = plain.float()
-            tree = _encode_array(plain.resolve_conj().resolve_neg().numpy())
+            needs_grad = torch.Tensor.requires_grad.__get__(value)
+            whole = plain.contiguous().resolve_conj().resolve_neg()
+            if whole.is_floating_point() and whole.dtype not in _numpy_floats(torch):
+                whole = whole.float()
+            tree = _encode_array(whole.numpy())
+            if not plain.is_contiguous():
+                tree = _with_strides(tree, plain.stride())
     except (RuntimeError, TypeError, NotImplementedError) as error:  # sparse, quantized, meta
         return _opaque(f"tensor that is not plain ({error})")
-    tree |= {"t": "tensor", "torch_dtype": dtype.removeprefix("torch.")}
+    tree |= {"t": "tensor", "torch_dtype": str(plain.dtype).removeprefix("torch.")}
     return {**tree, "requires_grad": True} if needs_grad else tree
 
 
@@ -227,11 +231,15 @@ def _decode_array(tree: Mapping[str, Any]) -> NDArray[Any]:
         raise ValueFormatError(f"shape {shape} does not fit {len(data)} bytes")
     little = np.frombuffer(data, dtype=dtype.newbyteorder("<"))
     array = little.astype(dtype).reshape(shape)
-    return _spread(array, [int(step) for step in tree["strides"]]) if "strides" in tree else array
+    if "strides" not in tree:
+        return array
+    strides = [int(step) * array.itemsize for step in tree["strides"]]
+    return np.lib.stride_tricks.as_strided(_spread(array, tree), shape, strides)
 
 
-def _spread(array: NDArray[Any], strides: list[int]) -> NDArray[Any]:
-    """The same elements with other distances in memory, counted in elements."""
+def _spread(array: NDArray[Any], tree: Mapping[str, Any]) -> NDArray[Any]:
+    """Memory in which elements lie at the distances that ``tree`` notes."""
+    strides = [int(step) for step in tree["strides"]]
     if len(strides) != array.ndim or min(strides) < 0 or array.size == 0:
         raise ValueFormatError(f"strides {strides} do not fit the shape {array.shape}")
     extent = _extent(array.shape, strides)
@@ -239,14 +247,19 @@ def _spread(array: NDArray[Any], strides: list[int]) -> NDArray[Any]:
         raise ValueFormatError(f"strides {strides} are too wide for the shape {array.shape}")
     room = np.zeros(extent, array.dtype)
     steps = [step * array.itemsize for step in strides]
-    spread = np.lib.stride_tricks.as_strided(room, array.shape, steps)
-    spread[...] = array
-    return spread
+    np.lib.stride_tricks.as_strided(room, array.shape, steps)[...] = array
+    return room
 
 
 def _decode_tensor(tree: Mapping[str, Any]) -> Any:
     torch = importlib.import_module("torch")  # only where a tensor is: it takes two seconds
-    plain = torch.from_numpy(_decode_array(tree)).to(getattr(torch, str(tree["torch_dtype"])))
+    dtype = getattr(torch, str(tree["torch_dtype"]))
+    array = _decode_array({key: item for key, item in tree.items() if key != "strides"})
+    if "strides" in tree:
+        room = torch.from_numpy(_spread(array, tree)).to(dtype)
+        plain = room.as_strided(array.shape, tree["strides"])
+    else:
+        plain = torch.from_numpy(array).to(dtype)
     return plain.requires_grad_() if tree.get("requires_grad") else plain
 
 

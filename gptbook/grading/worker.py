@@ -158,7 +158,7 @@ class _Worker:
 
     def _check_output(self) -> None:
         """A flood whose errors the reader swallowed is a flood all the same."""
-        for stream in (sys.__stdout__, sys.__stderr__):
+        for stream in filter(None, (sys.__stdout__, sys.__stderr__)):
             # A full file refuses to be written, and the reader may have closed it.
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
@@ -168,7 +168,6 @@ class _Worker:
 
     def _report_threads(self, before: int) -> None:
         deadline = time.monotonic() + _GRACE_SECONDS
-        time.sleep(0.001)  # a thread shows only once it has begun
         while _thread._count() > before and time.monotonic() < deadline:
             time.sleep(0.01)
         left = _thread._count() - before

@@ -43,7 +43,7 @@ def test_a_class_is_graded_and_bad_files_stop_nobody(tmp_path: Path, folder: Pat
     assert scores["ada"]["1.3"] == "10"
     assert scores["bob"]["1.3"] == str(10 - WRONG.loss)
     assert scores["carl"]["score"] == "", "no score is not a score of 0"
-    assert "not a readable notebook" in scores["carl"]["problem"]
+    assert "cannot be read as .ipynb" in scores["carl"]["problem"]
     assert scores["dora"]["score"] == "0"
 
     checks = {row["check"]: row for row in rows(tmp_path / "graded" / "checks.csv")}

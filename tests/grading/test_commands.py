@@ -103,7 +103,7 @@ def test_a_function_without_full_marks_is_not_adopted(
     path.write_text(training.REFERENCE.replace("def train_bpe(", "def learn_merges("))
     with pytest.raises(ValueError, match="only a function with full marks"):
         gptbook("adopt", "1.5", str(path))
-    assert "Goes through the whole text at each merge" in capsys.readouterr().out
+    assert "Each merge goes through everything" in capsys.readouterr().out
     assert not (tmp_path / "data").exists()
 
 

@@ -67,8 +67,35 @@ def test_a_function_that_is_wrong_in_its_own_way_gets_the_smallest_counterexampl
     (row,) = [row for row in grade(MEAN, runner, source).checks if row.kind == "oracle"]
     assert row.status is Status.FAILED
     assert row.mistake is None
-    assert row.message.startswith("running_mean([0, 0, 0, ")
+    assert row.message.startswith("`running_mean([0, 0, 0, ")
     assert "item 3 is 0.0, expected" in row.message
+
+
+def test_what_is_kept_from_call_to_call_is_said(runner: Runner) -> None:
+    source = code(
+        """
+        def running_mean(values, width, means=[]):
+            for i in range(len(values)):
+                window = values[max(0, i + 1 - width) : i + 1]
+                means.append(sum(window) / len(window))
+            return means
+        """
+    )
+    rows = grade(MEAN, runner, source).checks
+    failed = [row.message for row in rows if row.status is Status.FAILED]
+    assert failed
+    assert all("keeps something from call to call" in message for message in failed)
+
+
+def test_a_slip_gets_no_hint_about_the_method(runner: Runner) -> None:
+    for source in (
+        "def running_mean(values, width):\n    return sum(valuse) / width",
+        "def running_mean(values, width):\n    while True: pass",
+        "def running_mean(values, width:\n    pass",
+    ):
+        report = grade(MEAN, runner, source)
+        assert report.score == 0
+        assert report.hint is None, source
 
 
 def test_a_failed_gate_blocks_what_needs_it_and_says_so(runner: Runner) -> None:

@@ -1,14 +1,20 @@
 """What a reader's code may do to the grader: nothing but lose the check that it fails."""
 
 import os
+import signal
+import subprocess
+import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
+from gptbook.grading.chapters import answer_files
+from gptbook.grading.compare import difference
 from gptbook.grading.limits import MIB, Limits
 from gptbook.grading.outcomes import NotReached, Raised, Returned, StopKind, Stopped, describe
 from gptbook.grading.program import slice_program
@@ -31,12 +37,53 @@ def job(source: str, limits: Limits = LIMITS, cases: int = 1) -> Job:
         [(number,) for number in range(cases)],
         limits=limits,
         forbidden_modules=("gptbook.tokenizer",),
-        forbidden_files=(str(Path("/book/solutions")),),
+        forbidden_files=("/book/solutions", *answer_files()),
     )
 
 
 HOSTILE = {
     "an endless loop": (StopKind.CPU, "def f(x):\n    while True: pass"),
+    "an endless loop that swallows all errors": (
+        StopKind.CPU,
+        """
+        def f(x):
+            while True:
+                try:
+                    raise ValueError
+                except BaseException:
+                    pass
+        """,
+    ),
+    "a limit that is ignored": (
+        StopKind.CPU,
+        """
+        import signal
+
+        def f(x):
+            signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+            while True: pass
+        """,
+    ),
+    "a signal without a name": (StopKind.CRASH, "import os\ndef f(x): os.kill(os.getpid(), 40)"),
+    "a forged event": (
+        StopKind.UNREADABLE,
+        """
+        import os
+
+        def f(x):
+            os.write(3, b'{"event": "returned", "case": 99, "changed": [], "value": 1}\\n')
+            os._exit(0)
+        """,
+    ),
+    "a password prompt": (StopKind.INPUT, "import getpass\ndef f(x): return getpass.getpass()"),
+    "the bank of mistakes, through the grader": (
+        StopKind.READ,
+        """
+        def f(x):
+            from gptbook.grading.chapters import load_chapter
+            return load_chapter(1).exercises[0].parts[0].reference
+        """,
+    ),
     "an endless wait": (StopKind.WALL, "import time\ndef f(x): time.sleep(100)"),
     "os._exit": (StopKind.EXIT, "import os\ndef f(x): os._exit(0)"),
     "sys.exit": (StopKind.EXIT, "import sys\ndef f(x): sys.exit(0)"),
@@ -224,11 +271,20 @@ def test_the_own_folder_may_be_used(runner: Runner) -> None:
     assert runner.run(job(source)) == [Returned("kept")]
 
 
-def test_many_open_loops_end_with_the_runner() -> None:
-    started = Runner()
-    started.run(job("def f(x): return x"))
-    started.close()
-    started.close()  # closing twice is closing once
+def test_a_runner_that_is_closed_ends_the_job_of_another_thread() -> None:
+    """As at Ctrl-C, where nobody wants to wait until the time of an endless loop is up."""
+    runner = Runner()
+    runner.run(job("def f(x): return x"))
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(runner.run, job("import time\ndef f(x): time.sleep(100)"))
+        time.sleep(0.2)
+        start = time.monotonic()
+        runner.close()
+        runner.close()  # closing twice is closing once
+        assert isinstance(running.result()[0], Stopped)
+        assert time.monotonic() - start < 5
+    with pytest.raises(RunnerError, match="closed"):
+        runner.run(job("def f(x): return x"))
 
 
 def test_a_library_that_is_not_there_is_the_graders_error() -> None:
@@ -258,3 +314,46 @@ def test_the_environment_of_the_grader_is_untouched(runner: Runner) -> None:
     runner.run(job(source))
     assert "GPTBOOK_TEST" not in os.environ
     assert Path.cwd() == here
+
+
+@pytest.mark.parametrize("act", ["sys.stdout.close()", "sys.stdout = None", "os.environ.clear()"])
+def test_what_a_function_does_to_its_own_process_is_its_own_business(
+    runner: Runner, act: str
+) -> None:
+    assert runner.run(job(f"import os, sys\ndef f(x):\n    {act}\n    return 3")) == [Returned(3)]
+
+
+def test_a_number_too_long_to_write_is_an_answer_like_others(runner: Runner) -> None:
+    (outcome,) = runner.run(job("def f(x): return [10**5000]"))
+    assert isinstance(outcome, Returned)
+    assert difference([2.5], outcome.value) == (
+        "item 0 is <int too long to show> (int), expected 2.5"
+    )
+
+
+def test_a_killed_grader_leaves_no_process_and_no_folder() -> None:
+    code = (
+        "from gptbook.grading.runner import Job, Runner\n"
+        "from gptbook.grading.program import slice_program\n"
+        "runner = Runner()\n"
+        "runner.run(Job(slice_program(['def f(x): return x'], 'f'), [(1,)]))\n"
+        "print(runner._folder, flush=True)\n"
+        "wait = 'import time\\ndef f(x): time.sleep(100)'\n"
+        "runner.run(Job(slice_program([wait], 'f'), [(1,)]))\n"
+    )
+    grader = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert grader.stdout is not None
+    folder = Path(grader.stdout.readline().strip())
+    time.sleep(0.1)
+    children = psutil.Process(grader.pid).children(recursive=True)
+    assert len(children) == 2, "the process that starts others, and one of those"
+    grader.send_signal(signal.SIGKILL)
+    grader.wait()
+    grader.stdout.close()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and (
+        folder.exists() or any(process.is_running() for process in children)
+    ):
+        time.sleep(0.01)
+    assert not folder.exists()
+    assert not any(process.is_running() for process in children)

@@ -99,8 +99,13 @@ def test_a_function_that_cannot_be_found_is_refused_with_what_to_do(
         run(shell, 'grade("1.2")')
     with pytest.raises(ValueError, match=r"has no exercise '1.9'"):
         run(shell, 'grade("1.9", print)')
-    with pytest.raises(ValueError, match="named like"):
+    with pytest.raises(ValueError, match="named by a string"):
         run(shell, 'grade("one", print)')
+    with pytest.raises(ValueError, match="named by a string"):
+        run(shell, "grade(print)")
+    run(shell, "import gptbook.bpe_training as theirs")
+    with pytest.raises(SubmissionError, match="learn_merges is the book's own"):
+        run(shell, 'grade("1.1", theirs.learn_merges)')
 
 
 def test_hints_are_printed_one_at_a_time(
@@ -132,12 +137,24 @@ def test_three_forms_of_a_file_have_the_same_cells(tmp_path: Path) -> None:
 )
 def test_a_file_that_is_no_notebook_is_refused(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(SubmissionError, match="not a readable notebook"):
+    with pytest.raises(SubmissionError, match=r"cannot be read as \.ipynb"):
         read_submission(tmp_path / name)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(SOLUTION, encoding="utf-8-sig")
+    assert read_submission(tmp_path / "a.py").cells == (SOLUTION,)
+
+
+def test_a_notebook_in_the_old_format_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "a.ipynb").write_text('{"nbformat": 3, "worksheets": []}')
+    with pytest.raises(SubmissionError, match="open it in Jupyter and save it"):
+        read_submission(tmp_path / "a.ipynb")
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         read_submission(tmp_path / "none.md")
+    (tmp_path / "a.txt").touch()
     with pytest.raises(SubmissionError, match=r"\.md, \.ipynb, \.py"):
         read_submission(tmp_path / "a.txt")

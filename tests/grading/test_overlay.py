@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gptbook.grading.ch01_tokenizer.fast_training_bank import PART
+from gptbook.grading.ch01_tokenizer.streams import PART as STREAMS
 from gptbook.grading.exercise import Part
-from gptbook.grading.overlay import OverlayError, adopt, load_adopted
+from gptbook.grading.overlay import OverlayError, adopt, drop, load_adopted
 from gptbook.grading.submission import Submission
 
 MINE = Submission(
@@ -55,6 +56,30 @@ def test_only_what_the_function_needs_is_kept_and_the_newest_wins(tmp_path: Path
     assert "unrelated" not in item.source
 
 
+def test_a_method_is_replaced_through_an_adapter(tmp_path: Path) -> None:
+    path = tmp_path / "adopted.json"
+    mine = (
+        "def decode_stream(ids, vocab):\n    for i in ids:\n        yield f'<{vocab[i].decode()}>'"
+    )
+    adopt(path, "1.4", (STREAMS,), Submission("mine.py", (mine,)))
+    result = python(
+        USE.format(path=str(path)) + "tokenizer = train_bpe(['abab'], vocab_size=257)\n"
+        "print(list(tokenizer.decode_stream(tokenizer.encode('abaab'))))"
+    )
+    said, _, streamed = result.stdout.splitlines()
+    assert said.startswith("Yours: gptbook.tokenizer.BPETokenizer.decode_stream"), result.stderr
+    assert streamed == "['<ab>', '<a>', '<ab>']"
+
+
+def test_what_is_dropped_is_the_books_again(tmp_path: Path) -> None:
+    path = tmp_path / "adopted.json"
+    adopt(path, "1.5", (PART,), MINE)
+    with pytest.raises(ValueError, match=r"nothing is adopted for exercise 1\.4"):
+        drop(path, "1.4")
+    drop(path, "1.5")
+    assert load_adopted(path) == []
+
+
 def test_too_late_is_said(tmp_path: Path) -> None:
     path = tmp_path / "adopted.json"
     adopt(path, "1.5", (PART,), MINE)
@@ -68,7 +93,7 @@ def test_nothing_adopted_is_said(tmp_path: Path) -> None:
     assert result.returncode == 0
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}', '{"format": 1, "adopted": [{}]}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 1}', '{"format": 2, "adopted": [{}]}'])
 def test_a_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "adopted.json"
     path.write_text(text)

@@ -1,5 +1,7 @@
 """Taking a function and what it needs out of a notebook."""
 
+from collections.abc import Callable
+
 import pytest
 
 from gptbook.grading.program import ProgramError, slice_program
@@ -58,6 +60,40 @@ def test_a_patched_module_is_kept() -> None:
     assert "torch.allclose = print" in source
 
 
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "files = !ls\n{}",
+        "%%time\n{}",
+        "print?\n{}",
+        "for i in range(2):\n    !ls\n{}",
+        "t = %timeit -o 3\n{}",
+        "%matplotlib inline\r\n{}",
+        "\x0c\n{}",
+    ],
+)
+def test_magic_is_left_out_and_what_stands_beside_it_is_not(cell: str) -> None:
+    assert sliced(cell.format("def f(x):\n    return x")).endswith("def f(x):\n    return x\n")
+
+
+def test_what_looks_like_magic_inside_python_is_python() -> None:
+    source = "def f(x):\n    return (x\n      % 7)"
+    assert sliced(source) == source + "\n"
+
+
+def test_what_runs_at_once_sees_what_was_before_it() -> None:
+    source = sliced("def f(x): return x", "g = f", "def f(x): return g(x) + 1")
+    namespace: dict[str, Callable[[int], int]] = {}
+    exec(source, namespace)
+    assert namespace["f"](1) == 2
+
+
+def test_a_future_import_and_a_name_that_is_deleted_later_come_along() -> None:
+    cells = ("from __future__ import annotations\na = 1\nb = a\ndel a", "def f(x: Any): return b")
+    source = sliced("import math", *cells)
+    assert source.startswith("from __future__ import annotations\n\na = 1\n\nb = a\n\ndef f")
+
+
 def test_decorators_and_helpers_defined_later_come_along() -> None:
     source = sliced(
         "from functools import cache",
@@ -70,7 +106,7 @@ def test_decorators_and_helpers_defined_later_come_along() -> None:
 
 def test_a_cell_that_does_not_parse_is_left_out_and_named_where_it_matters() -> None:
     assert sliced("def f(x): return 1", "this is not python")
-    with pytest.raises(ProgramError, match=r"no code cell defines 'f'.*code cell 1"):
+    with pytest.raises(ProgramError, match=r"code cell 1, line 1: .* No other cell defines 'f'"):
         sliced("def f(x: return 1")
 
 

@@ -180,6 +180,7 @@ def encode_piece(piece, merges):
         start = end
     return found
 """,
+        hint=2,
     ),
     Mistake(
         "Merges the first pair that has a rank",
@@ -196,6 +197,7 @@ def encode_piece(piece, merges):
                 "                break\n",
             ),
         ),
+        hint=2,
     ),
     Mistake(
         "Merges the pair of greatest rank",
@@ -204,6 +206,7 @@ def encode_piece(piece, merges):
         ENCODING,
         5,
         edited(REFERENCE, ("best = min(", "best = max(")),
+        hint=2,
     ),
     Mistake(
         "Goes over the piece once",
@@ -303,12 +306,30 @@ def encode_piece(piece, merges):
         edited(REFERENCE, ("                place += 2\n", "                place += 1\n")),
     ),
     Mistake(
+        "Never merges",
+        "The answer is the piece's bytes as they are, whatever was learned. Join pairs of "
+        "neighbors that have a rank, until none is left.",
+        ENCODING,
+        6,
+        "def encode_piece(piece, merges):\n    return list(piece)\n",
+    ),
+    Mistake(
+        "The ids of merges begin at 255",
+        "There are 256 bytes, and the last of them has the id 255, so two tokens share an id. Add "
+        "256 to the merge's place in the list.",
+        BY_HAND,
+        7,
+        edited(REFERENCE, ("256 + rank for", "255 + rank for")),
+        hint=3,
+    ),
+    Mistake(
         "The ids of merges begin at 257",
         "The bytes take the ids 0 to 255, so the first merge makes the id 256. Add 256 to the "
         "merge's place in the list.",
         BY_HAND,
         7,
         edited(REFERENCE, ("256 + rank", "257 + rank")),
+        hint=3,
     ),
     Mistake(
         "Characters in place of bytes",

@@ -212,9 +212,10 @@ MISTAKES = (
         edited(REFERENCE, ("while heap and len(merges)", "while len(merges)")),
     ),
     Mistake(
-        "Goes through the whole text at each merge",
-        "Every merge looks at all pieces again, so twice the text and twice the merges take four "
-        "times as long. Note where each pair stands, and touch only those pieces.",
+        "Each merge goes through everything",
+        "Something is searched from end to end at each merge, such as all pieces or a whole heap, "
+        "so twice the text and twice the merges take four times as long. Note where each pair "
+        "stands, and touch only those pieces.",
         ON_TEXT,
         5,
         training.REFERENCE.replace("def train_bpe(", "def learn_merges("),

@@ -12,6 +12,7 @@ BYTES = "Text is already numbers"
 
 END, USER, SYSTEM = "<|endoftext|>", "<|user|>", "<|system|>"
 TOKENS = {END: 256, USER: 257, SYSTEM: 258}
+NAMES = ("a", "end", "user", "tool")
 
 
 def encode_with_special(
@@ -59,7 +60,7 @@ def draw_from_users(stream: random.Random) -> list[Args]:
 
 def draw_plain(stream: random.Random) -> list[Args]:
     """Text without a special token, allowed or not."""
-    texts = ["", "é", "👋 naïve", "endoftext", *(draw_words(stream) + "ñ" for _ in range(4))]
+    texts = ["", "é", "👋 Naïve", "endoftext", *(draw_words(stream) + "ñ" for _ in range(4))]
     return [(text, TOKENS, set(TOKENS)) for text in texts]
 
 
@@ -96,13 +97,18 @@ def draw_mixed(stream: random.Random) -> list[Args]:
 
 
 def draw_nested(stream: random.Random) -> list[Args]:
-    """Special tokens of which one begins another, in either order of their ids."""
+    """Special tokens of which one begins another, in either order of their ids.
+
+    Whoever tries them in the order of a set is right by chance, here once in 65,536 times.
+    """
     cases: list[Args] = []
-    for short, long in [("<|a|>", "<|a|><|b|>"), ("[end]", "[end][of]"), ("~", "~~")]:
-        first, second = stream.sample([short, long], 2)
-        tokens = {first: 300, second: 301}
-        text = draw_words(stream).replace("<|", "")
-        cases.append((text + long + text + short + text, tokens, {short, long}))
+    pairs = [
+        [f"<|{stream.choice(NAMES)}{n}|>" for n in stream.sample(range(99), 2)] for _ in range(15)
+    ]
+    for short, more in [*pairs, ["~", "~"]]:
+        tokens = dict(zip(stream.sample([short, short + more], 2), (300, 301), strict=True))
+        words = draw_words(stream).replace("<|", "")
+        cases.append((words + short + more + words + short, tokens, set(tokens)))
     return cases
 
 
@@ -147,6 +153,18 @@ def legal(text: str, special_tokens: Mapping[str, int], allowed: Set[str]) -> bo
     return dict(special_tokens) == TOKENS and allowed <= set(TOKENS)
 
 
+def legal_nested(text: str, special_tokens: Mapping[str, int], allowed: Set[str]) -> bool:
+    """Whether there are two special tokens, both allowed, of which one begins the other."""
+    if len(special_tokens) != 2 or set(allowed) != set(special_tokens):
+        return False
+    short, long = sorted(special_tokens, key=len)
+    ids = sorted(special_tokens.values())
+    nested = (short, long) == ("~", "~~") or (
+        short.endswith("|>") and long.startswith(short + "<|")
+    )
+    return nested and ids == [300, 301]
+
+
 CHECKS = (
     Check(FORM, Kind.CONTRACT, 1, draw_small, is_list_of_ints, pure=True),
     Check(
@@ -159,12 +177,12 @@ CHECKS = (
         probe="attempt",
         hint=2,
     ),
-    oracle(PLAIN, 2, draw_plain, encode_with_special, needs=(FORM,), legal=legal),
-    oracle(USERS, 2, draw_from_users, encode_with_special, needs=(FORM,), legal=legal),
+    oracle(PLAIN, 1, draw_plain, encode_with_special, needs=(FORM,), legal=legal),
+    oracle(USERS, 3, draw_from_users, encode_with_special, needs=(FORM,), legal=legal),
     oracle(ONE, 1, draw_allowed, encode_with_special, needs=(FORM,), legal=legal, hint=2),
     oracle(AGAIN, 1, draw_repeated, encode_with_special, needs=(FORM,), legal=legal, hint=2),
     oracle(MIXED, 1, draw_mixed, encode_with_special, needs=(FORM,), legal=legal, hint=2),
-    oracle(LONGEST, 1, draw_nested, encode_with_special, needs=(FORM,), hint=3),
+    oracle(LONGEST, 1, draw_nested, encode_with_special, needs=(FORM,), legal=legal_nested, hint=3),
 )
 
 REFERENCE = source_of(encode_with_special)
@@ -194,7 +212,7 @@ MISTAKES = (
         "You look for all special tokens and ignore `allowed`, so whoever types one of them "
         "controls the model. Look only for those that the caller allows.",
         SPECIAL,
-        3,
+        4,
         edited(
             WITH_RE,
             ("names = sorted(allowed,", "names = sorted(special_tokens,"),
@@ -234,6 +252,27 @@ MISTAKES = (
         edited(WITH_RE, (", key=len, reverse=True", ", key=len")),
     ),
     Mistake(
+        "Tokens are tried in the order of a set",
+        "A set has no order of its own, so which of two tokens that fit is found is a matter of "
+        "chance. Sort them, the longest first.",
+        SPECIAL,
+        1,
+        edited(WITH_RE, ("sorted(allowed, key=len, reverse=True)", "list(allowed)")),
+    ),
+    Mistake(
+        "Splitting drops what it splits at",
+        "`re.split` without a group leaves the special tokens out of its result, so their ids are "
+        "lost. Put the pattern into parentheses.",
+        SPECIAL,
+        4,
+        edited(
+            WITH_RE,
+            ('"(" + "|".join(', '"|".join('),
+            (' for name in names) + ")", text)', " for name in names), text)"),
+        ),
+        hint=2,
+    ),
+    Mistake(
         "Only the first special token is found",
         "After one special token the rest of the text is taken as it is. Go on looking after it.",
         SPECIAL,
@@ -245,7 +284,7 @@ MISTAKES = (
         "A user may write anything, so a spelling that is not allowed is no error. Encode it as "
         "text.",
         SPECIAL,
-        3,
+        4,
         edited(
             WITH_RE,
             (
@@ -262,7 +301,7 @@ MISTAKES = (
         "Spellings that are not allowed vanish, so a text about special tokens loses its words. "
         "Encode them as text.",
         SPECIAL,
-        3,
+        4,
         edited(
             WITH_RE,
             (
@@ -308,7 +347,7 @@ MISTAKES = (
         "The loop ends at the last special token, and what follows it is never encoded. Encode the "
         "rest too.",
         SPECIAL,
-        6,
+        4,
         edited(
             REFERENCE,
             (
@@ -325,7 +364,7 @@ MISTAKES = (
         "`ord` gives a character's code point, which is its byte only below 128. Encode the text "
         "as UTF-8.",
         BYTES,
-        2,
+        1,
         edited(REFERENCE, ('ids += text[place].encode("utf-8")', "ids.append(ord(text[place]))")),
     ),
 )

@@ -119,6 +119,8 @@ def data_of(args: Args) -> bytes:
 
 def yields_texts(_: Args, value: Yielded) -> str | None:
     """The form of the answer."""
+    if not isinstance(value, list):
+        return f"gives {show(value)}, expected a generator: a function with `yield` in it"
     wrong = [text for _, text in value if not isinstance(text, str)]
     return f"yields {show(wrong[0])}, expected str" if wrong else None
 
@@ -126,7 +128,7 @@ def yields_texts(_: Args, value: Yielded) -> str | None:
 def yields_no_empty_text(_: Args, value: Yielded) -> str | None:
     """Nothing is yielded while nothing is complete."""
     empty = [taken for taken, text in value if text == ""]
-    return f"yields an empty string after {empty[0]} tokens" if empty else None
+    return f"yields an empty string after token {empty[0]}" if empty else None
 
 
 def equals_the_whole(args: Args, value: Yielded) -> str | None:
@@ -147,7 +149,7 @@ def is_prompt(args: Args, value: Yielded) -> str | None:
         )
         got = "".join(text for count, text in value if count <= taken)
         if not got.startswith(complete) and complete.startswith(got):
-            return f"has yielded {got!r} after {taken} tokens, and {complete!r} was complete"
+            return f"has yielded {got!r} after token {taken}, when {complete!r} was certain"
     return equals_the_whole(args, value)
 
 
@@ -156,7 +158,7 @@ SPLIT = "characters cut anywhere"
 CUT_OFF = "a stream that ends within a character"
 BROKEN = "bytes that belong to no character"
 PROMPT = "yields each character when it is complete"
-GOES_ON = "goes on after a U+FFFD and a broken byte"
+GOES_ON = "does not wait after a U+FFFD or a broken byte"
 QUIET = "yields nothing while it waits"
 
 
@@ -167,11 +169,11 @@ def _check(name: str, kind: Kind, points: int, draw: Draw, verify: Verify, hint:
 
 CHECKS = (
     _check(FORM, Kind.CONTRACT, 1, draw_ascii, yields_texts, 1),
-    _check(SPLIT, Kind.ORACLE, 2, draw_split, equals_the_whole, 2),
-    _check(CUT_OFF, Kind.ORACLE, 2, draw_cut_off, equals_the_whole, 4),
-    _check(BROKEN, Kind.ORACLE, 2, draw_broken, equals_the_whole, 4),
-    _check(PROMPT, Kind.BEHAVIOR, 1, draw_split, is_prompt, 3),
-    _check(GOES_ON, Kind.BEHAVIOR, 1, draw_replaced, is_prompt, 3),
+    _check(SPLIT, Kind.ORACLE, 1, draw_split, equals_the_whole, 2),
+    _check(CUT_OFF, Kind.ORACLE, 1, draw_cut_off, equals_the_whole, 4),
+    _check(BROKEN, Kind.ORACLE, 1, draw_broken, equals_the_whole, 4),
+    _check(PROMPT, Kind.BEHAVIOR, 3, draw_split, is_prompt, 3),
+    _check(GOES_ON, Kind.BEHAVIOR, 2, draw_replaced, is_prompt, 3),
     _check(QUIET, Kind.BEHAVIOR, 1, draw_split, yields_no_empty_text, 3),
 )
 
@@ -211,7 +213,7 @@ def decode_stream(ids, vocab):
         "With errors='ignore' what is broken disappears, and the reader never learns of it. Use "
         "errors='replace', which writes U+FFFD.",
         DECODING,
-        5,
+        4,
         edited(REFERENCE, ('errors="replace"', 'errors="ignore"')),
     ),
     Mistake(
@@ -219,7 +221,7 @@ def decode_stream(ids, vocab):
         "All tokens are collected, decoded and yielded at once: right, and no stream. Yield what "
         "is complete after each token.",
         DECODING,
-        2,
+        5,
         """
 def decode_stream(ids, vocab):
     text = b"".join(vocab[token_id] for token_id in ids).decode("utf-8", errors="replace")
@@ -228,11 +230,38 @@ def decode_stream(ids, vocab):
 """,
     ),
     Mistake(
+        "All ids are read before the first text comes",
+        "You collect the texts in a list, or the ids with `list(ids)`, so a reader waits for the "
+        "whole stream. Write `yield` inside the loop over the ids.",
+        DECODING,
+        5,
+        edited(
+            REFERENCE,
+            ("def decode_stream(", "def as_it_should_be("),
+        )
+        + "\n\ndef decode_stream(ids, vocab):\n"
+        "    return list(as_it_should_be(ids, vocab))\n",
+    ),
+    Mistake(
+        "Each token is decoded alone, and what is broken dropped",
+        "A character that is split over two tokens disappears, because neither half is valid. Keep "
+        "the bytes of an unfinished character until the rest comes.",
+        DECODING,
+        8,
+        """
+def decode_stream(ids, vocab):
+    for token_id in ids:
+        text = vocab[token_id].decode("utf-8", errors="ignore")
+        if text:
+            yield text
+""",
+    ),
+    Mistake(
         "The end is forgotten",
         "Bytes that still wait when the stream ends are lost. After the loop, decode what is left "
         "with errors='replace'.",
         DECODING,
-        2,
+        1,
         edited(
             REFERENCE,
             (
@@ -246,7 +275,7 @@ def decode_stream(ids, vocab):
         "U+FFFD at the end may be a broken byte or a character of the text, and then nothing is "
         "missing. Look at the bytes: only the start of a character is worth waiting for.",
         DECODING,
-        2,
+        5,
         """
 def decode_stream(ids, vocab):
     waiting = b""
@@ -265,7 +294,7 @@ def decode_stream(ids, vocab):
         "Decoding is strict, so one bad byte ends the stream with UnicodeDecodeError. A model may "
         "emit any bytes: use errors='replace'.",
         DECODING,
-        5,
+        4,
         edited(REFERENCE, ('errors="replace"', 'errors="strict"')),
     ),
     Mistake(
@@ -288,7 +317,7 @@ def decode_stream(ids, vocab):
         "You decode all that waits or nothing of it, so a broken byte, or the first byte of the "
         "next character, holds up what is complete. Tell complete, unfinished and broken apart.",
         DECODING,
-        2,
+        5,
         BUFFERED,
     ),
     Mistake(
@@ -316,7 +345,7 @@ def decode_stream(ids, vocab):
         "Since a character has at most four bytes you keep the last three, even if they are "
         "complete. Keep only the start of an unfinished character.",
         DECODING,
-        2,
+        5,
         """
 def decode_stream(ids, vocab):
     data, done = b"", 0
@@ -432,4 +461,15 @@ def decode_stream(ids, vocab):
 """,
 }
 
-PART = Part("decode_stream", CHECKS, REFERENCE, MISTAKES, STYLES, READY_MADE)
+ADAPTER = "def replacement(self, ids):\n    return decode_stream(ids, self.vocab)\n"
+
+PART = Part(
+    "decode_stream",
+    CHECKS,
+    REFERENCE,
+    MISTAKES,
+    STYLES,
+    READY_MADE,
+    replaces="gptbook.tokenizer:BPETokenizer.decode_stream",
+    adapter=ADAPTER,
+)

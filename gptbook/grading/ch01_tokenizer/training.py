@@ -365,6 +365,14 @@ MISTAKES = (
         ),
     ),
     Mistake(
+        "Stops one merge too early",
+        "The loop runs `n_merges - 1` times, so the last merge is missing. Count the merges that "
+        "you have, and stop at `n_merges` of them.",
+        BY_HAND,
+        7,
+        edited(REFERENCE, ("while len(merges) < n_merges:", "while len(merges) < n_merges - 1:")),
+    ),
+    Mistake(
         "Fails when no pair is left",
         "A text has only so many pairs, and `max` of nothing raises ValueError. Stop as soon as "
         "there is nothing to count.",
