@@ -73,11 +73,12 @@ def test_command_line(tmp_path: Path) -> None:
         )
         assert result.returncode == 0, f"{command}\n{result.stderr}"
         outputs.append(result.stdout)
-    hint, graded, trained, _, decoded = outputs
+    hint, graded, trained, _, decoded, chats = outputs
     assert hint.startswith("Hint 1 of ")
     assert "01_tokenizer.md: 0 of 50 points" in graded
     assert trained.startswith("500 tokens from ")
     assert decoded == "Build\n"
+    assert chats.count("<|endoftext|>\n") == 3
 
 
 @pytest.mark.usefixtures("gpt2_encoding")

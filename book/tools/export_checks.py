@@ -13,9 +13,14 @@ from book.tools.export_rules import bindings, defined_names, is_type_checking
 # fmt: off
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "config", "device", "tracking", "pretokenize"),
-    ("bpe_training", "bpe_encoding", "tokenizer_formats", "tokenizer",
-     "flops", "tinyworld", "kernels"),
-    ("corpora", "data", "ngram", "layers", "positions", "kv_cache", "attention", "model"),
+    ("bpe_training", "bpe_encoding", "tokenizer_formats", "tokenizer", "flops",
+     "tinyworld_speech", "tinyworld_people", "tinyworld_words", "tinyworld_narrator",
+     "tinyworld_scenes", "tinyworld_plots", "tinyworld_adventures", "tinyworld_stories",
+     "tinyworld_relations", "tinyworld_facts", "tinyworld_tasks", "tinyworld_tales",
+     "tinyworld_requests", "tinyworld_chat", "tinyworld_judge", "tinyworld_preferences",
+     "tinyworld", "kernels"),
+    ("download", "corpora", "token_shards", "shard_writing", "data", "ngram_counts", "ngram",
+     "layers", "positions", "kv_cache", "attention", "model"),
     ("losses", "sampling", "lora", "quantize", "optim", "schedules", "distributed", "interop"),
     ("checkpoint", "generation", "speculative", "scaling_laws"),
     ("evals", "interpret", "trainer"),

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from gptbook.grading.chapter_run import headings
+from gptbook.grading.chapter_run import chapter_headings
 from gptbook.grading.chapters import answer_files
 from gptbook.grading.engine import part_graders
 from gptbook.grading.exercise import Chapter, Exercise, Part
@@ -169,9 +169,8 @@ def author_check(
     Raises:
         FileNotFoundError: the chapter or its solutions are not in the folder.
     """
-    source = f"{chapter.source}.md"
-    solution = "\n\n".join(read_submission(book / "solutions" / source).cells)
-    sections = headings((book / "chapters" / source).read_text(encoding="utf-8"))
+    solution = "\n\n".join(read_submission(book / "solutions" / f"{chapter.source}.md").cells)
+    sections = chapter_headings(book / "chapters", chapter.number)
 
     def check_one(exercise: Exercise) -> list[str]:
         problems = exercise_problems(exercise, solution, seeds, sections, answer_files(book))

@@ -30,6 +30,16 @@ def headings(text: str) -> list[str]:
     return re.findall(r"^#+\s+(.*?)\s*$", prose, flags=re.MULTILINE)
 
 
+def chapter_headings(folder: Path, number: int) -> list[str]:
+    """Headings of all pages of a chapter.
+
+    Raises:
+        FileNotFoundError: the folder has none.
+    """
+    pages = find_notebook(folder, number)
+    return [line for page in pages for line in headings(page.read_text(encoding="utf-8"))]
+
+
 def run_notebook(path: Path, mine: bool, output: Path) -> Iterator[str]:
     """Execute a notebook and save it with its outputs; yield what its cells print.
 

@@ -8,6 +8,7 @@ the statements that bind or fill the names that the function uses, and the names
 import ast
 import builtins
 import re
+import symtable
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -177,12 +178,15 @@ def _definition(statements: Sequence[_Statement], name: str, end: int) -> Iterat
         if name in statement.binds or name in statement.fills or called:
             yield index
         if name in statement.binds and name not in statement.reads:
-            return
+            break
+    # Readers import again in every cell, and what stands between may need an earlier import.
+    yield from (i for i, statement in enumerate(statements[:end]) if name in statement.imports)
 
 
 def _describe(text: str, node: ast.stmt) -> _Statement:
     names = _Names()
     names.visit(node)
+    names.reads &= _read_from_outside(text) | names.extended
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         names.binds = {node.name}  # what is bound or changed inside is not at the top level
         names.imports, names.fills, names.calls = set(), set(), set()
@@ -206,6 +210,22 @@ def _describe(text: str, node: ast.stmt) -> _Statement:
     )
 
 
+def _read_from_outside(text: str) -> set[str]:
+    """Names that a statement takes from around it: no function's parameters or local variables."""
+    found: set[str] = set()
+    tables = [symtable.symtable(text, "<cell>", "exec")]
+    while tables:
+        table = tables.pop()
+        outermost = table.get_type() == "module"
+        found |= {
+            symbol.get_name()
+            for symbol in table.get_symbols()
+            if (symbol.is_referenced() if outermost else symbol.is_global())
+        }
+        tables += table.get_children()
+    return found
+
+
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
@@ -218,18 +238,21 @@ class _Names(ast.NodeVisitor):
         self.imports: set[str] = set()
         self.fills: set[str] = set()
         self.calls: set[str] = set()
+        self.extended: set[str] = set()  # at the top level, by an operator such as +=
+        self._depth = 0  # of functions
 
     def visit_Name(self, node: ast.Name) -> None:
         target = {ast.Load: self.reads, ast.Store: self.binds, ast.Del: self.fills}
         target[type(node.ctx)].add(node.id)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self.binds.add(node.name)
+        self._depth += 1
         self.generic_visit(node)
+        self._depth -= 1
 
     def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
-        self.binds.add(node.name)
-        self.generic_visit(node)
+        self.visit_FunctionDef(node)
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.binds.add(node.name)
@@ -248,6 +271,8 @@ class _Names(ast.NodeVisitor):
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):
             self.reads.add(node.target.id)  # x += 1 needs the x from before
+            if not self._depth:
+                self.extended.add(node.target.id)
         self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from gptbook.grading.author import OTHER_SEEDS, SOLUTION_SEEDS, failures, rules_broken, trials
-from gptbook.grading.chapter_run import headings
+from gptbook.grading.author import SOLUTION_SEEDS, failures, rules_broken, trials
+from gptbook.grading.chapter_run import chapter_headings
 from gptbook.grading.chapters import answer_files, chapter_of, load_chapter
 from gptbook.grading.engine import part_graders
 from gptbook.grading.exercise import Chapter, Exercise
@@ -14,12 +14,14 @@ from gptbook.grading.submission import read_submission
 
 ROOT = Path(__file__).resolve().parents[2]
 SOLUTION = "the solution"
+BANK_SEEDS = 1
+"""Seeds on which the bank is tried here; `gptbook author-check` tries more."""
 
 
 def check_declaration(name: str) -> None:
     """Hints, mistakes and styles are as many as they must be, and the page has the same points."""
     chapter, exercise = _find(name)
-    sections = headings((ROOT / "chapters" / f"{chapter.source}.md").read_text(encoding="utf-8"))
+    sections = chapter_headings(ROOT / "chapters", chapter.number)
     _assert_none(list(rules_broken(exercise, sections)))
     assert load_statements(chapter.source)[name].points == exercise.points
 
@@ -31,7 +33,7 @@ def check_solution(name: str) -> None:
 
 def check_bank(name: str) -> None:
     """Styles get full marks, stubs none, and each mistake loses its points and is named."""
-    _assert_none(_problems(name, range(OTHER_SEEDS), solution=False))
+    _assert_none(_problems(name, range(BANK_SEEDS), solution=False))
 
 
 def _assert_none(problems: list[str]) -> None:

@@ -110,6 +110,36 @@ def test_a_cell_that_does_not_parse_is_left_out_and_named_where_it_matters() -> 
         sliced("def f(x: return 1")
 
 
+def test_a_module_that_is_imported_in_every_cell_is_there_from_the_first() -> None:
+    cells = [
+        "import numpy as np\ndef helper(x: np.ndarray): return x",
+        "import numpy as np\ndef f(x: np.ndarray): return helper(x)",
+        "import numpy as np",
+    ]
+    namespace: dict[str, object] = {}
+    exec(sliced(*cells), namespace)
+    assert callable(namespace["f"])
+
+
+def test_parameters_and_local_names_are_not_taken_from_the_notebook() -> None:
+    cells = [
+        "def f(text, rows=0):\n    for row in text:\n        rows += g(row)\n    return rows",
+        "def g(x): return [text for text in x]",
+        "text = open('nowhere.txt').read()\nrows = 1\nfor row in text: rows += 1\nx = 1 / 0",
+    ]
+    source = sliced(*cells)
+    assert "def g" in source
+    assert "nowhere" not in source
+    assert "rows = 1" not in source
+    assert "1 / 0" not in source
+
+
+def test_a_global_that_a_function_changes_is_taken() -> None:
+    source = sliced("n = 0", "n += 5", "def f():\n    global n\n    n += 1\n    return n")
+    assert "n = 0" in source
+    assert "n += 5" in source
+
+
 def test_earlier_parts_are_provided() -> None:
     cells = ["def first(x): return wrong", "def second(x): return first(x)"]
     program = slice_program(cells, "second", {"first": "def first(x): return 1\n"})
