@@ -57,9 +57,9 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "The text wraps around",
-        "The last token of the text has no successor, and you give it the first one. A window "
-        "whose last target is missing is left out.",
+        "A window too many",
+        "The last token of the text has no successor, whether you fill its place with the first "
+        "one or leave it empty. A window whose last target is missing is left out.",
         TARGETS,
         1,
         edited(
