@@ -240,7 +240,7 @@ def test_no_page_shows_raw_myst(site: Path) -> None:
     for page in pages(site):
         if not page.startswith("_modules/"):
             found = re.findall(
-                r"\{[a-z:]+\}`|^:::+|\{\{[a-z]+\}\}", parse(site / page).text, re.MULTILINE
+                r"\{[a-z:]+\}`[\w/]|^:::+|\{\{[a-z]+\}\}", parse(site / page).text, re.MULTILINE
             )
             assert not found, f"{page}: {found}"
 
