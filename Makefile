@@ -79,9 +79,10 @@ test: setup ## Run every check that guards the book
 	@touch $@
 
 .PHONY: bench
-bench: .venv-bench/.ready ## Measure the package beside its peers; appends to book/results/
+bench: setup .venv-bench/.ready ## Measure the package beside its peers; appends to book/results/
 	$(call say,Benchmarks (keep the machine otherwise idle))
 	@PYTHONPATH=. $(BENCH_PY) tests/benchmarks/bench_tokenizer.py
+	@$(ONE_THREAD) $(PY) -m tests.benchmarks.bench_data
 
 .PHONY: lock
 lock: ## Pin the newest versions that pyproject.toml allows in requirements.lock

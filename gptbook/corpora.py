@@ -228,10 +228,13 @@ def tinyworld(
     """Return the first documents of a kind from a TinyWorld, by default from the one of seed 0.
 
     Raises:
-        ValueError: n_documents is not positive.
+        ValueError: n_documents is not positive, or the world tells no such kind.
     """
-    from gptbook.tinyworld import TinyWorld
+    from gptbook.tinyworld import KINDS, TinyWorld
 
+    kinds = getattr(world, "kinds", KINDS)
+    if kind not in kinds:
+        raise ValueError(f"kind is {kind!r}; choose one of {', '.join(kinds)}")
     if n_documents < 1:
         raise ValueError(f"n_documents is {n_documents}, but must be at least 1")
     return Corpus(
@@ -271,13 +274,13 @@ FINEWEB_EDU = RemoteFile(
 SPEECHES_PER_DOCUMENT = 32
 
 
-def cached(file: RemoteFile, folder: str, cache: Path | None, progress: bool) -> Path:
+def cached(file: RemoteFile, folder: str, cache: str | Path | None, progress: bool) -> Path:
     """Return the file's path in the cache, downloaded if it is not there."""
     name = file.url.rpartition("/")[2]
-    return download(file, (cache or cache_folder()) / folder / name, progress=progress)
+    return download(file, Path(cache or cache_folder()) / folder / name, progress=progress)
 
 
-def tiny_shakespeare(*, cache: Path | None = None, progress: bool = True) -> Corpus:
+def tiny_shakespeare(*, cache: str | Path | None = None, progress: bool = True) -> Corpus:
     r"""Return 1.1 MB of Shakespeare's plays, about 5 kB (32 speeches) a document.
 
     The file does not say where a play or a scene begins; `"\n\n".join(documents)` is the file.
@@ -327,7 +330,7 @@ class DelimitedFile(DocumentSequence):
         return self._text(self._spans[index]).decode("utf-8", "replace")
 
 
-def tinystories(*, cache: Path | None = None, progress: bool = True) -> Corpus:
+def tinystories(*, cache: str | Path | None = None, progress: bool = True) -> Corpus:
     """Return 2.7 million short stories by GPT-4: TinyStories, version 2, a file of 2.2 GB.
 
     Source: Eldan and Li (2023). Raises as `gptbook.download.download`.
@@ -383,7 +386,7 @@ def import_parquet() -> Any:
         ) from error
 
 
-def fineweb_edu(*, cache: Path | None = None, progress: bool = True) -> Corpus:
+def fineweb_edu(*, cache: str | Path | None = None, progress: bool = True) -> Corpus:
     """Return a shard of FineWeb-Edu: educational web pages in English, a file of 0.54 GB.
 
     It is the last and smallest shard of the published sample of ten billion tokens. Needs pyarrow.

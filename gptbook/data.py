@@ -3,6 +3,7 @@
 """From token shards to batches: shuffled, split among ranks, and resumed exactly."""
 
 import hashlib
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,16 @@ def windows_of(tokens: Tokens, length: int) -> NDArray[Any]:
     return sliding_window_view(tokens, length + 1)[::length]
 
 
+def whole_number(value: object, name: str, least: int | None = None) -> int:
+    """Return value as an int; raise TypeError if it is none, ValueError if it is below least."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    number = operator.index(value)
+    if least is not None and number < least:
+        raise ValueError(f"{name} is {number}, but must be at least {least}")
+    return number
+
+
 class Loader:
     """Batches from token shards, epoch after epoch; an iterator whose place can be saved.
 
@@ -128,22 +139,24 @@ class Loader:
                 if a row were one document.
 
         Raises:
+            TypeError: an argument that must be an int is none.
             ValueError: an argument is out of range, or there are too few tokens for one step.
         """
-        for name, value in (("batch_size", batch_size), ("context_length", context_length)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}, but must be at least 1")
+        batch_size = whole_number(batch_size, "batch_size", 1)
+        context_length = whole_number(context_length, "context_length", 1)
+        world_size = whole_number(world_size, "world_size", 1)
+        rank = whole_number(rank, "rank")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank}, but must be 0 to {world_size - 1} (world_size - 1)")
         self.shards = shards
         self.batch_size = batch_size
         self.context_length = context_length
-        self.seed = seed
+        self.seed = whole_number(seed, "seed")
         self.rank = rank
         self.world_size = world_size
-        self.shuffle = shuffle
-        self.epochs = epochs
-        self.separate_documents = separate_documents
+        self.shuffle = bool(shuffle)
+        self.epochs = None if epochs is None else whole_number(epochs, "epochs", 0)
+        self.separate_documents = bool(separate_documents)
         self._windows = [windows_of(shard.tokens, context_length) for shard in shards.shards]
         counts = [len(windows) for windows in self._windows]
         self._ends = np.cumsum(counts)
@@ -195,8 +208,8 @@ class Loader:
                 torch.from_numpy, document_layout(inputs, self.shards.end_of_text)
             )
         else:
-            positions = torch.arange(self.context_length).expand(shape)
-            document_ids = torch.zeros((), dtype=torch.int64).expand(shape)
+            positions = torch.arange(self.context_length).repeat(self.batch_size, 1)
+            document_ids = torch.zeros(shape, dtype=torch.int64)
         return Batch(torch.from_numpy(inputs), torch.from_numpy(targets), positions, document_ids)
 
     # The place in the data
@@ -208,6 +221,7 @@ class Loader:
             "shuffle": self.shuffle,
             "context_length": self.context_length,
             "global_batch": self.global_batch,
+            "separate_documents": self.separate_documents,
             "shards": self.shards.digest,
         }
 

@@ -11,6 +11,7 @@ import errno
 import hashlib
 import http.client
 import os
+import re
 import shutil
 import ssl
 import sys
@@ -42,6 +43,13 @@ CONNECTION_ERRORS = (
 """What goes wrong with a connection; other OSErrors come from the disk."""
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]*"')
+
+
+class BadAddress(OSError):
+    """An address, given or redirected to, that is none."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,12 @@ class RemoteFile:
     size: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}, but must be at least 1")
+        if not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256 is {self.sha256!r}, but must be 64 digits from 0 to f")
+
 
 @dataclass(frozen=True)
 class Patience:
@@ -60,7 +74,8 @@ class Patience:
     Attributes:
         attempts: failures in a row, with no byte received between them, that end the download.
         stall_seconds: without a byte for so long, a connection counts as broken.
-        backoff_seconds: the pause after the first failure; it doubles with each further one.
+        backoff_seconds: the pause after the first failure; it doubles with each further one. So
+            long is also the pause after an answer that brought less than a block.
     """
 
     attempts: int = 4
@@ -159,14 +174,23 @@ def request_rest(file: RemoteFile, have: int, etag: str) -> urllib.request.Reque
 def accepted_offset(file: RemoteFile, response: http.client.HTTPResponse, have: int) -> int:
     """Return where in the file the response's first byte belongs: have, or 0 for a whole file.
 
+    A server may send less than was asked for, as long as it begins at the right byte.
+
     Raises:
-        ValueError: the response is part of a file of another size.
+        ValueError: the response is part of a file of another size, or compressed.
         ConnectionError: the response is another part than the one asked for.
     """
     stated = response.headers.get("Content-Range", "")
     length = response.headers.get("Content-Length", str(file.size))
+    encoding = response.headers.get("Content-Encoding", "").strip()
+    if encoding.lower() not in ("", "identity"):
+        raise ValueError(
+            f"{file.url} came with Content-Encoding {encoding}, though gptbook asked for the file "
+            "as it is: the server or a proxy compresses it; try another network"
+        )
     if response.status == 206:
-        if stated == f"bytes {have}-{file.size - 1}/{file.size}":
+        part = re.fullmatch(rf"bytes {have}-([0-9]{{1,20}})/{file.size}", stated)
+        if part and have <= int(part[1]) < file.size:
             return have
         length = stated.rpartition("/")[2]
         if length == str(file.size):
@@ -204,6 +228,16 @@ def disk_full(folder: Path, needed: int) -> OSError:
     )
 
 
+def not_writable(folder: Path, error: OSError) -> OSError:
+    """Return the error for a folder that cannot be made or written to."""
+    return OSError(
+        error.errno,
+        f"the folder cannot be made or written to ({error.strerror}); set GPTBOOK_CACHE to one "
+        "that can",
+        str(folder),
+    )
+
+
 @dataclass
 class PartialFile:
     """What was received so far, beside its final place, with the ETag of where it came from."""
@@ -224,8 +258,9 @@ class PartialFile:
         return have
 
     def etag(self) -> str:
-        """Return the ETag of what was received, or an empty string."""
-        return self.etag_path.read_text("ascii") if self.etag_path.exists() else ""
+        """Return the ETag of what was received, or an empty string, also if it is damaged."""
+        etag = self.etag_path.read_text("ascii", "replace") if self.etag_path.exists() else ""
+        return etag if STRONG_ETAG.fullmatch(etag) else ""
 
     def discard(self) -> None:
         """Forget what was received."""
@@ -235,7 +270,7 @@ class PartialFile:
     def keep_etag(self, response: http.client.HTTPResponse) -> None:
         """Remember a strong ETag; a weak one ("W/...") does not promise the same bytes."""
         etag = response.headers.get("ETag", "")
-        if etag.startswith('"') and etag.isascii():
+        if STRONG_ETAG.fullmatch(etag):
             self.etag_path.write_text(etag, "ascii")
         else:
             self.etag_path.unlink(missing_ok=True)
@@ -267,8 +302,12 @@ def receive_once(
 ) -> None:
     """Make one request and append what it brings; return early if the connection breaks off."""
     have = part.received(file.size)
-    request = request_rest(file, have, part.etag())
-    with web_opener().open(request, timeout=patience.stall_seconds) as response:
+    try:
+        request = request_rest(file, have, part.etag())
+        opened = web_opener().open(request, timeout=patience.stall_seconds)
+    except ValueError as error:
+        raise BadAddress(f"it is no web address, or redirects to what is none: {error}") from error
+    with opened as response:
         start = accepted_offset(file, response, have)
         part.keep_etag(response)
         part.append(response, start, file.size, bar)
@@ -291,8 +330,11 @@ def receive(file: RemoteFile, part: PartialFile, patience: Patience, bar: "tqdm[
             reason = error
         except CONNECTION_ERRORS as error:
             reason = error
-        if part.received(file.size) > most:
-            failures, most = 0, part.received(file.size)
+        if (have := part.received(file.size)) > most:
+            is_little = have - most < BLOCK and have < file.size
+            failures, most = 0, have
+            if is_little:  # a server that always hangs up so soon is not asked without pause
+                time.sleep(patience.backoff_seconds)
             continue
         failures += 1
         if failures >= patience.attempts:
@@ -314,11 +356,13 @@ def explained(error: Exception, file: RemoteFile, destination: Path) -> Exceptio
     if isinstance(error, urllib.error.HTTPError):
         kind = FileNotFoundError if error.code in (404, 410) else ConnectionError
         return kind(f"{file.url} cannot be had: HTTP status {error.code} {error.reason}; {remedy}")
-    if isinstance(error, CONNECTION_ERRORS):
+    if isinstance(error, (*CONNECTION_ERRORS, BadAddress)):
         cause = getattr(error, "reason", error) or type(error).__name__
         return ConnectionError(f"{file.url} could not be downloaded ({cause}): {remedy}")
     if isinstance(error, OSError) and error.errno in DISK_FULL:
         return disk_full(destination.parent, file.size)
+    if isinstance(error, OSError) and error.errno in NOT_ALLOWED:
+        return not_writable(destination.parent, error)
     return error
 
 
@@ -340,13 +384,21 @@ def download(
         ConnectionError: no connection, or it failed patience.attempts times in a row (what was
             received is kept), or the server refuses or redirects elsewhere than to http(s).
         FileNotFoundError: the server does not have the file.
-        ValueError: the server's file has another size or checksum.
+        ValueError: the server's file has another size or checksum, or comes compressed.
+        IsADirectoryError: destination is a folder.
         OSError: the disk is full (ENOSPC) or cannot be written to.
     """
     if is_whole(destination, file):
         return destination
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    with locked(destination.with_name(destination.name + ".lock")):
+    if destination.is_dir():
+        raise IsADirectoryError(f"{destination} is a folder: give the path of a file")
+    lock = destination.with_name(destination.name + ".lock")
+    try:
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        lock.open("ab").close()
+    except OSError as error:
+        raise not_writable(destination.parent, error) from error
+    with locked(lock):
         if is_whole(destination, file):  # another process had the lock and downloaded it
             return destination
         if destination.exists():

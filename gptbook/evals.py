@@ -48,6 +48,16 @@ def checked_positive(value: ArrayLike, name: str) -> Values:
     return array
 
 
+def checked_number(value: ArrayLike, name: str) -> ArrayLike:
+    """Return value, or raise ValueError if it is an array or a list, even of one number."""
+    if np.ndim(value) != 0:
+        raise ValueError(
+            f"{name} must be one number, got shape {np.shape(value)}: bits_per_byte_estimate takes "
+            "the losses and bytes of many documents"
+        )
+    return value
+
+
 def token_losses(logits: ArrayLike, targets: ArrayLike) -> Values:
     """Return the loss of each target in nats, shape (T,), from scores for all tokens.
 
@@ -59,6 +69,8 @@ def token_losses(logits: ArrayLike, targets: ArrayLike) -> Values:
         ValueError: the shapes do not fit, a target is no id, or a row has no finite largest logit.
     """
     scores, ids = np.asarray(logits, np.float64), np.asarray(targets)
+    if ids.size == 0:
+        ids = ids.astype(np.int64)  # numpy makes an empty list an array of floats
     if scores.ndim != 2 or ids.shape != scores.shape[:1]:
         raise ValueError(
             f"logits must have shape (T, V) and targets (T,), got {scores.shape} and {ids.shape}"
@@ -70,8 +82,9 @@ def token_losses(logits: ArrayLike, targets: ArrayLike) -> Values:
         raise ValueError(
             f"row {int(np.argmin(np.isfinite(top)))} of logits holds NaN, inf, or only -inf"
         )
-    log_sums = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
-    return np.asarray(log_sums - scores[np.arange(len(ids)), ids])
+    with np.errstate(over="ignore"):  # a difference too large for a float is a loss of inf
+        log_sums = top + np.log(np.exp(scores - top[:, None]).sum(axis=1))
+        return np.asarray(log_sums - scores[np.arange(len(ids)), ids])
 
 
 def entropy(probabilities: ArrayLike) -> float:
@@ -94,7 +107,8 @@ def entropy(probabilities: ArrayLike) -> float:
 
 def cross_entropy(nats: ArrayLike) -> float:
     """Return the mean loss in nats per token."""
-    return float(checked_losses(nats).mean())
+    with np.errstate(over="ignore"):
+        return float(checked_losses(nats).mean())
 
 
 def perplexity(nats: ArrayLike) -> float:
@@ -117,7 +131,9 @@ def bits_per_byte(nats: ArrayLike, n_bytes: float) -> float:
     It does not depend on how the text was cut into tokens, so it compares models with different
     tokenizers. Count the bytes of exactly the text that the tokens spell.
     """
-    return float(checked_losses(nats).sum() / checked_positive(n_bytes, "n_bytes") / LN_2)
+    size = checked_positive(checked_number(n_bytes, "n_bytes"), "n_bytes")
+    with np.errstate(over="ignore"):
+        return float(checked_losses(nats).sum() / size / LN_2)
 
 
 # Conversions. bytes_per_token is that of the tokenizer on the text that was scored.
@@ -125,13 +141,16 @@ def bits_per_byte(nats: ArrayLike, n_bytes: float) -> float:
 
 def token_nats_to_bits_per_byte(nats_per_token: float, bytes_per_token: float) -> float:
     """Return the bits per byte of a text whose mean loss is nats_per_token."""
-    return bits_per_byte(nats_per_token, bytes_per_token)
+    checked_number(bytes_per_token, "bytes_per_token")
+    return bits_per_byte(checked_number(nats_per_token, "nats_per_token"), bytes_per_token)
 
 
 def bits_per_byte_to_token_nats(bits: float, bytes_per_token: float) -> float:
     """Return the mean loss in nats per token of a text with so many bits per byte."""
-    loss = checked_losses(bits, "bits") * LN_2
-    return float(loss * checked_positive(bytes_per_token, "bytes_per_token"))
+    loss = checked_losses(checked_number(bits, "bits"), "bits") * LN_2
+    size = checked_positive(checked_number(bytes_per_token, "bytes_per_token"), "bytes_per_token")
+    with np.errstate(over="ignore"):
+        return float(loss * size)
 
 
 def convert_perplexity(
@@ -144,7 +163,8 @@ def convert_perplexity(
     if not perplexity >= 1:
         raise ValueError(f"perplexity must be at least 1, got {perplexity!r}")
     bits = token_nats_to_bits_per_byte(math.log(perplexity), bytes_per_token)
-    return float(np.exp(bits_per_byte_to_token_nats(bits, to_bytes_per_token)))
+    with np.errstate(over="ignore"):
+        return float(np.exp(bits_per_byte_to_token_nats(bits, to_bytes_per_token)))
 
 
 # How far to trust it
@@ -212,9 +232,10 @@ def ratio_estimate(numerators: ArrayLike, denominators: ArrayLike) -> Estimate:
             f"document {place} has the value {top[place]}, so there is no standard error: an inf "
             "comes from a model that gave a token probability 0"
         )
-    ratio = top.sum() / bottom.sum()
-    squares = ((top - ratio * bottom) ** 2).sum() * len(top) / (len(top) - 1)
-    return Estimate(float(ratio), float(np.sqrt(squares) / bottom.sum()), len(top))
+    with np.errstate(over="ignore", invalid="ignore"):
+        ratio = top.sum() / bottom.sum()
+        squares = ((top - ratio * bottom) ** 2).sum() * len(top) / (len(top) - 1)
+        return Estimate(float(ratio), float(np.sqrt(squares) / bottom.sum()), len(top))
 
 
 def bits_per_byte_estimate(nats: ArrayLike, n_bytes: ArrayLike) -> Estimate:

@@ -9,7 +9,8 @@ p(w | context) = direct + backoff * p(w | shorter context). Losses are in nats.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import numbers
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -27,6 +28,11 @@ class Tables(NamedTuple):
 
     direct: NDArray[np.float64]  # (G + 1,) by n-gram; the last is 0
     backoff: NDArray[np.float64]  # (contexts + 1,) by context; the last is 1
+
+
+def is_number(value: object) -> bool:
+    """Return whether value is a real number; True and False are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 class Smoothing(Protocol):
@@ -168,7 +174,7 @@ class AddK:
     k: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.k >= 0 and math.isfinite(self.k)):
+        if not (is_number(self.k) and self.k >= 0 and math.isfinite(self.k)):
             raise ValueError(f"k must be a number from 0 on, got {self.k!r}")
 
     def tables(self, counts: NGramCounts, held_out: Ids | None = None) -> list[Tables]:
@@ -177,7 +183,7 @@ class AddK:
         for n, level in enumerate(counts.levels, start=1):
             uses = level.counts if n == counts.order else np.where(level.starts, level.counts, 0)
             totals = counts.sum_by_context(n, uses)
-            added = np.where(totals > 0, self.k * counts.vocab_size, 0.0)
+            added = np.where(totals > 0, float(self.k) * counts.vocab_size, 0.0)
             backoff = divide(added, totals + added, otherwise=1.0)
             made.append(make_tables(counts, n, uses, totals + added, backoff))
         return made
@@ -202,7 +208,11 @@ class Interpolated:
 
     def __post_init__(self) -> None:
         checked_integer(self.n_buckets, "n_buckets", 1)
-        if self.weights is not None and not all(0 <= weight <= 1 for weight in self.weights):
+        if self.weights is None:
+            return
+        if not isinstance(self.weights, Sequence) or len(self.weights) == 0:
+            raise ValueError(f"weights must be one or more numbers, got {self.weights!r}")
+        if not all(is_number(weight) and 0 <= weight <= 1 for weight in self.weights):
             raise ValueError(f"weights must be from 0 to 1, got {self.weights!r}")
 
     def tables(self, counts: NGramCounts, held_out: Ids | None = None) -> list[Tables]:
@@ -233,7 +243,7 @@ class Interpolated:
                     f"weights has {len(self.weights)} values, but order is {counts.order}: give "
                     "one for each length of n-gram, the shortest first"
                 )
-            return np.repeat(np.array(self.weights)[:, None], self.n_buckets + 1, axis=1)
+            return np.repeat(np.array(self.weights, float)[:, None], self.n_buckets + 1, axis=1)
         if held_out is None or len(held_out) == 0:
             raise ValueError(
                 "Interpolated() learns its weights from held-out text: call "
@@ -305,13 +315,14 @@ def checked_discounts(discounts: float | Discounts | None) -> Discounts | None:
     """Return three discounts, or None for none; a number stands for three equal ones."""
     if discounts is None:
         return None
-    three = (discounts,) * 3 if isinstance(discounts, int | float) else tuple(discounts)
-    if len(three) != 3 or not all(0 <= d <= i for i, d in enumerate(three, start=1)):
+    three = tuple(discounts) if isinstance(discounts, Iterable) else (discounts,) * 3
+    in_range = (is_number(d) and 0 <= d <= i for i, d in enumerate(three, start=1))
+    if len(three) != 3 or not all(in_range):
         raise ValueError(
             f"discounts must be a number from 0 to 1, or three, for counts of 1, 2, and 3 or more, "
             f"none larger than its count; got {discounts!r}"
         )
-    return three
+    return float(three[0]), float(three[1]), float(three[2])
 
 
 def discounted_tables(

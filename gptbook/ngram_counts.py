@@ -168,11 +168,18 @@ class NGramCounts:
             contexts = before(found)
 
     def number(self, ngram: Sequence[int]) -> int:
-        """Return the number of an n-gram on level len(ngram), or -1 if it does not occur."""
+        """Return the number of an n-gram on level len(ngram), or -1 if it does not occur.
+
+        Raises:
+            TypeError, ValueError: a symbol is no id (the first may be START), or the length was not
+                counted.
+        """
         if not 1 <= len(ngram) <= self.order:
             raise ValueError(f"ngram has {len(ngram)} symbols, but 1 to {self.order} were counted")
+        n_starts = int(ngram[0] == self.start)
+        ids = checked_ids(ngram[n_starts:], self.vocab_size, "ngram").tolist()
         found = 0
-        for level, symbol in zip(self.levels, ngram, strict=False):
+        for level, symbol in zip(self.levels, [self.start] * n_starts + ids, strict=False):
             key = found * self.vocab_size + symbol
             found = int(np.searchsorted(level.keys, key))
             if found == len(level.keys) or level.keys[found] != key:
@@ -184,9 +191,14 @@ class NGramCounts:
         found = self.number(ngram)
         return int(self.levels[len(ngram) - 1].counts[found]) if found >= 0 else 0
 
+    def _level(self, n: int) -> Level:
+        if not 1 <= n <= self.order:
+            raise ValueError(f"n must be from 1 to order = {self.order}, got {n}")
+        return self.levels[n - 1]
+
     def ngrams(self, n: int) -> Ids:
         """Return all n-grams on level n in the order of their numbers, shape (G, n)."""
-        found = np.arange(len(self.levels[n - 1].keys))
+        found = np.arange(len(self._level(n).keys))
         symbols = np.empty((len(found), n), np.int64)
         for column in range(n - 1, 0, -1):
             keys = self.levels[column].keys[found]
@@ -213,12 +225,13 @@ class NGramCounts:
 
     def contexts(self, n: int) -> Ids:
         """Return the number of the context of each n-gram on level n, shape (G,)."""
-        return self.levels[n - 1].keys // self.vocab_size
+        return self._level(n).keys // self.vocab_size
 
     def sum_by_context(self, n: int, values: NDArray[Any]) -> Floats:
         """Sum values, one for each n-gram on level n, over the n-grams of each context."""
+        contexts = self.contexts(n)
         n_contexts = len(self.levels[n - 2].keys) if n > 1 else 2  # START is no token: see Level
-        return np.bincount(self.contexts(n), values, n_contexts).astype(np.float64)
+        return np.bincount(contexts, values, n_contexts).astype(np.float64)
 
     @property
     def n_bytes(self) -> int:

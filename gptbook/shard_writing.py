@@ -9,8 +9,10 @@ import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import suppress
-from multiprocessing import get_context, parent_process
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, suppress
+from itertools import chain
+from multiprocessing import current_process, get_context, parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +33,11 @@ from gptbook.tokenizer import BPETokenizer
 
 CHUNK_CHARACTERS = 1 << 20
 """Text that goes to a process at a time."""
+
+GUARD = (
+    "write_shards(workers=...) starts processes that import your script: call it under "
+    "`if __name__ == '__main__':`, or use workers=1"
+)
 
 
 class Encoded(NamedTuple):
@@ -94,6 +101,9 @@ def encode_all(
     """Yield the encoded documents in their order, whatever the number of processes.
 
     At most two chunks a process are under way, so that documents without end do not fill memory.
+
+    Raises:
+        RuntimeError: a process was killed, or ended because it could not import the script.
     """
     if workers == 1:
         yield from (encode(tokenizer, chunk) for chunk in chunks(documents))
@@ -110,6 +120,10 @@ def encode_all(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                f"a process that encodes ended before its work did. {GUARD}"
+            ) from error
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -250,14 +264,19 @@ def write_shards(
         folder: made if it does not exist.
         dtype: uint16 or uint32; by default the smaller one that holds the vocabulary.
         shard_tokens: no shard is longer, unless it holds a single document.
-        workers: processes that encode; 1 encodes in this one.
-        overwrite: replace the shards that the folder has.
+        workers: processes that encode; 1 encodes in this one. A script that asks for more must do
+            so under `if __name__ == "__main__":`, because each process imports it.
+        overwrite: replace the shards that the folder has; they are removed when the first documents
+            of the new ones are encoded.
         progress: show a bar.
 
     Raises:
         FileExistsError: the folder holds finished shards, and overwrite is false.
         ValueError: there are no documents, the tokenizer has no `<|endoftext|>`, or an argument is
             out of range.
+        NotADirectoryError: folder is a file.
+        RuntimeError: a process that encodes was killed, or workers is above 1 in a script without
+            `if __name__ == "__main__":`.
         OSError: the disk is full or cannot be written to.
     """
     if END_OF_TEXT not in tokenizer.special_tokens:
@@ -267,7 +286,11 @@ def write_shards(
         )
     if workers < 1 or shard_tokens < 1:
         raise ValueError(f"workers is {workers}, shard_tokens {shard_tokens}; both are at least 1")
+    if workers > 1 and getattr(current_process(), "_inheriting", False):
+        raise RuntimeError(GUARD)  # this is such a process, importing the script
     folder = Path(folder)
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file: give a folder to write the shards into")
     writer = ShardWriter(folder, tokenizer, token_dtype(tokenizer.vocab_size, dtype), shard_tokens)
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / ".lock"):
@@ -276,13 +299,14 @@ def write_shards(
                 f"{folder} holds finished shards: open them with TokenShards, choose another "
                 "folder, or pass overwrite=True"
             )
-        remove_shards(folder)
-        bar = tqdm(encode_all(documents, tokenizer, workers), unit=" chunks", disable=not progress)
-        for encoded in bar:
-            writer.add(encoded)
+        with closing(encode_all(documents, tokenizer, workers)) as results:
+            first = next(results, None)
+            if first is None:
+                raise ValueError("documents is empty: there is nothing to write")
+            remove_shards(folder)  # not sooner: a call that is wrong must not cost finished shards
+            for encoded in tqdm(chain([first], results), unit=" chunks", disable=not progress):
+                writer.add(encoded)
         writer.write()
-        if not writer.headers:
-            raise ValueError("documents is empty: there is nothing to write")
         manifest = json.dumps(manifest_of(writer.headers), indent=1)
         write_whole(folder / MANIFEST, manifest.encode())
     return TokenShards(folder, verify=False)

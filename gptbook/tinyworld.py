@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, SupportsIndex
 
 from gptbook.tinyworld_chat import TASK_SHARES, ChatTeller, Requester
 from gptbook.tinyworld_facts import Fact, FactTable, FactTeller, HeldOut, QuestionTeller
@@ -110,10 +111,29 @@ def estimate_entropy_rate(nats: Sequence[float], sizes: Sequence[int]) -> Entrop
     )
 
 
+def whole(name: str, value: SupportsIndex) -> int:
+    """Return a whole number as an int. Raises TypeError for what is none, and for True or False."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} is {value!r}; give a whole number, such as 20")
+    return operator.index(value)
+
+
 class TinyWorld:
     """A small world, and documents of several kinds about it, each with its exact probability.
 
     Document i of a kind depends on (seed, kind, i) and the world's arguments alone.
+
+    Args:
+        seed: draws the facts, the problems that are held out, and the documents.
+        dialect: "hill" or "shore": how stories are told, also within summaries and conversations.
+            Facts, questions, requests and all other replies are the same in both.
+        pronoun_skew: how strongly an occupation goes with "she" or "he"; 0.5 is no skew.
+        people: how many people there are facts about, an even number.
+        fact_exponent: how unequally often facts are stated; 0 is equally often.
+        never_share: share of the facts that no document states.
+        largest_number: in sums and differences.
+        longest_list: the most items of a list.
+        preference_noise: the judge's; the larger, the more often the worse reply wins.
     """
 
     def __init__(
@@ -129,6 +149,20 @@ class TinyWorld:
         longest_list: int = 8,
         preference_noise: float = 1.0,
     ) -> None:
+        seed, people = whole("seed", seed), whole("people", people)
+        largest_number = whole("largest_number", largest_number)
+        longest_list = whole("longest_list", longest_list)
+        self._arguments: dict[str, Any] = {
+            "seed": seed,
+            "dialect": dialect,
+            "pronoun_skew": pronoun_skew,
+            "people": people,
+            "fact_exponent": fact_exponent,
+            "never_share": never_share,
+            "largest_number": largest_number,
+            "longest_list": longest_list,
+            "preference_noise": preference_noise,
+        }
         self.seed = seed
         self.dialect = dialect
         self.pronoun_skew = pronoun_skew
@@ -159,8 +193,13 @@ class TinyWorld:
             (f"{kind.capitalize()}:\n", share, kind) for kind, share in MIXED_SHARES.items()
         )
 
+    def __reduce__(self) -> tuple[Callable[[], TinyWorld], tuple[()]]:
+        """Pickle the arguments: they determine the world."""
+        return partial(type(self), **self._arguments), ()
+
     def document(self, index: int, kind: str = "story") -> Document:
         """Return document `index` (0, 1, 2, ... without end) of a kind."""
+        index = whole("index", index)
         if index < 0:
             raise ValueError(f"index is {index}; documents are numbered from 0")
         teller, told = generate(self._function(kind), self._seed_of(kind, index))
@@ -219,7 +258,17 @@ class TinyWorld:
         return judge_utility(self.check(prompt, reply))
 
     def documents(self, n: int, kind: str = "story", start: int = 0) -> Iterator[Document]:
-        """Yield documents start to start + n - 1 of a kind."""
+        """Yield documents start to start + n - 1 of a kind.
+
+        Raises ValueError at once, before the first document, for a kind that there is not, and for
+        a negative n or start.
+        """
+        self._function(kind)
+        n, start = whole("n", n), whole("start", start)
+        if n < 0:
+            raise ValueError(f"n is {n}; it is a number of documents, 0 or more")
+        if start < 0:
+            raise ValueError(f"start is {start}; documents are numbered from 0")
         return (self.document(index, kind) for index in range(start, start + n))
 
     def logprob(self, text: str, kind: str = "story") -> float:

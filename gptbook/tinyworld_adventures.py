@@ -42,7 +42,8 @@ SHARED_TURN = Wordings(
     sad=(
         "{hero} hid the {thing} [corner], where {thing.they} [harm]. {friend} left [how].",
         '{hero} shouted "No!" [tone], but both of them pulled [how], and the {thing} was [broken].',
-        "{hero} and {friend} both pulled [how] [long] until the {thing} was [broken] and [broken].",
+        "{hero} and {friend} both pulled [how] [long] until the {thing} was [one=broken] and"
+        " [broken not one].",
     ),
 )
 
@@ -51,7 +52,7 @@ def shared(story: Story) -> None:
     """There is one thing and two who want it: the hero shares, or keeps it and is alone."""
     story.goal = f"play with the {story['thing']}"
     story.holder = "hero"
-    story.happened(f"got a {story['thing']}")
+    story.happened(f"got {story.a('thing')}")
     tell_packing(story)
     story.paragraph()
     story.tell(MEETING)
@@ -88,7 +89,8 @@ QUARREL_ADVICE = Wordings(
 QUARREL_TURN = Wordings(
     happy=(
         "{hero} said sorry [tone], and {friend} [gave] {hero} the {thing} and [taste] [treat].",
-        "{friend} came [how] to {hero} with the {thing} and [a gift], and they shook hands [how].",
+        "{friend} came [one=how] to {hero} with the {thing} and [a gift], and they shook hands"
+        " [how not one].",
         "the two met [nook], [play], and {friend} let {hero} have the {thing}.",
     ),
     sad=(
@@ -125,10 +127,11 @@ STORM_START = (
     "With [a look] [color] [thing=thing] under one arm, {hero} saw lightning over the {place}.",
 )
 STORM_RAGE = Wordings(
-    "The wind tore [number] [color] [finds] from the trees, and {hero} [felt] [afraid].",
+    "The wind tore [number] [color] [from_trees] from the trees, and {hero} [felt] [afraid].",
     "Hail fell on the [path] roads, and {hero} [felt] [tired] and [afraid].",
-    "It thundered [long], and {hero} [searched] [nook] and [nook] for a dry place.",
-    "Water ran down the [path] road, and [color] [finds] and [look] [finds] floated by.",
+    "It thundered [long], and {hero} [searched] [one=nook] and [nook not one] for a dry place.",
+    "Water ran down the [path] road, and [color] [one=finds] and [look] [finds not one] floated"
+    " by.",
 )
 STORM_SHELTER = Wordings(
     "They [walked] to [a look] [shelter=shelter] and sat there [how] [long].",
@@ -144,7 +147,7 @@ STORM_TURN = Wordings(
         "the storm was over, and {hero} [walked] out of the {shelter} with the {thing}.",
     ),
     sad=(
-        "the storm was over, but the {thing} was [broken] and [broken].",
+        "the storm was over, but the {thing} was [one=broken] and [broken not one].",
         "a gust tore the {thing} from {hero}'s hands, and {thing.they} [harm].",
         "the water rose in the {shelter}, the friends had to leave [how], and the {thing} [harm].",
     ),
@@ -160,7 +163,7 @@ def storm(story: Story) -> None:
     story.paragraph()
     story.tell(MEETING)
     story.tell(STORM_SHELTER)
-    story.happened(f"hid in a {story['shelter']}")
+    story.happened(f"hid in {story.a('shelter')}")
     story.tell(PASTIME)
     story.soon()
     if story.turn(STORM_TURN) == "happy":
@@ -183,7 +186,8 @@ JOURNEY_START = (
 JOURNEY_ROAD = Wordings(
     "{hero} [walked] along [a path] road [how], past the [sight] [place] and [number]"
     " [color] houses.",
-    "First came [a path] road, then [a path] one, and {hero} [felt] [tired] and [tired].",
+    "First came [one=a path] road, then [a path not one] one, and {hero} [felt] [two=tired] and"
+    " [tired not two].",
     "The way led from the {place} to the [sight] [place], and [meanwhile].",
     "At night, {hero} slept [nook], ate [taste] [treat] and drank [drink].",
 )
@@ -191,7 +195,7 @@ JOURNEY_TURN = Wordings(
     happy=(
         "they saw the [color] house. {hero} gave the {thing} to {hero.their} {host}, who [felt]"
         " [happy].",
-        '{hero.their} {host} opened the door [how], took the {thing} and [said], "[hooray]!"',
+        '{hero}\'s {host} opened the door [how], took the {thing} and [said], "[hooray]!"',
         "they arrived, [tired] and [happy], and the {host} [took] the {thing} [how].",
     ),
     sad=(
@@ -207,7 +211,7 @@ def journey(story: Story) -> None:
     """The hero carries the thing to a relative who lives far away."""
     story.goal = f"bring the {story['thing']} to the {story['host']}"
     story.holder = "hero"
-    story.happened(f"set out with a {story['thing']}")
+    story.happened(f"set out with {story.a('thing')}")
     story.tell(JOURNEY_ROAD)
     story.paragraph()
     story.tell(MEETING)
@@ -234,10 +238,11 @@ HELPED_START = (
     " [a look] [color] [thing=thing] to be earned.",
 )
 HELPED_WORK = Wordings(
-    "{hero} and {friend} worked [how] [long] and [felt] [tired].",
-    "{friend} brought [a look] [tool] and [a look] [tool], and {hero} began to {task} [how].",
-    "It was done [how] [long], and {hero} [felt] [tired] and [tired].",
-    "{hero} had never had to {task} before, but did it [how] and [how].",
+    "{hero} and {friend} worked [how] [long] and felt [tired].",
+    "{friend} brought [one=a look] [two=tool] and [a look not one] [tool not two], and {hero}"
+    " began to {task} [how].",
+    "It was done [how] [long], and {hero} [felt] [one=tired] and [tired not one].",
+    "{hero} had never had to {task} before, but did it [one=how] and [how not one].",
 )
 HELPED_TURN = Wordings(
     happy=(
@@ -288,7 +293,7 @@ ANIMAL_TRACKS = Wordings(
     "{hero} found tracks [nook] and followed them [how] [long].",
     "With some [taste] [treat] in one hand, {hero} waited [nook] [long].",
     "{hero} asked [number] [trait] [guest], and one of them had heard a noise [nook].",
-    "There were [color] hairs [nook], so {hero} [searched] [nook], too.",
+    "There were [color] hairs [one=nook], so {hero} [searched] [nook not one], too.",
 )
 ANIMAL_FOUND = Wordings(
     "At last {hero} [found] the {pet} [nook], but the {pet} would not cross the [barrier=barrier]"
@@ -321,7 +326,7 @@ def animal(story: Story) -> None:
     story.tell(ANIMAL_FOUND)
     story.because(pet="beast_reason", barrier="barrier_reason")
     tell_helper(story)
-    story.happened(f"met a {story['helper']}")
+    story.happened(f"met {story.a('helper')}")
     story.soon()
     if story.turn(ANIMAL_TURN) == "happy":
         story.holder = "hero"
@@ -331,8 +336,8 @@ def animal(story: Story) -> None:
 
 
 TREASURE_START = (
-    "Inside [a look] book lay a map, and at the end of the path somebody had drawn [a look] [color]"
-    " [thing=thing].",
+    "Inside [one=a look] book lay a map, and at the end of the path somebody had drawn [a look not"
+    " one] [color] [thing=thing].",
     "Once {hero.their} [trait] [relative] had hidden [a look] [color] [thing=thing], and"
     " now {hero} had found the map.",
     '"Find the [look] [color] [thing=thing]!" was written on a note that {hero} [found] [corner].',
@@ -341,13 +346,14 @@ TREASURE_START = (
 )
 TREASURE_CLUES = Wordings(
     "The map said: go [number] steps from the {place} and dig [how] [nook].",
-    "First {hero} dug [nook], then [nook], and [found] only [color] [finds].",
+    "First {hero} dug [one=nook], then [nook not one], and [found] only [color] [finds].",
     "A riddle on the map spoke of [a color] stone, [a big] [animal] and [number] [look] [finds].",
-    "{hero} bought [a look] [tool] and [a look] lamp, and [walked] [how] to the [sight] [place].",
+    "{hero} bought [one=a look] [tool] and [a look not one] lamp, and [walked] [how] to the"
+    " [sight] [place].",
 )
 TREASURE_DIG = Wordings(
-    "{friend} held the lamp [how], and {hero} dug [how] [long].",
-    "They dug up [number] [color] [finds] and [a look] [color] bottle.",
+    "{friend} held the lamp [one=how], and {hero} dug [how not one] [long].",
+    "They dug up [number] [one=color] [finds] and [a look] [color not one] bottle.",
     "Under [a path] track they hit something hard with [a look] [tool].",
     "The hole grew deeper [how], and {friend} [felt] [tired] and [afraid].",
 )

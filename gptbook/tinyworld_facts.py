@@ -138,7 +138,7 @@ class FactTable:
         if people % 2 or not 20 <= people <= 400:
             raise ValueError(f"people is {people}; it must be an even number from 20 to 400")
         if not 0 <= exponent <= 3:
-            raise ValueError(f"exponent is {exponent}; it must be from 0 to 3")
+            raise ValueError(f"fact_exponent is {exponent}; it must be from 0 to 3")
         if not 0 <= never_share <= 0.5:
             raise ValueError(f"never_share is {never_share}; it must be from 0 to 0.5")
         rng = random.Random(f"facts of world {seed}")

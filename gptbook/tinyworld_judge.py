@@ -11,20 +11,34 @@ from dataclasses import dataclass, fields
 
 from gptbook.tinyworld_chat import END, HowTo, ListTask, Requester, Task
 from gptbook.tinyworld_facts import Question
-from gptbook.tinyworld_requests import any_of, manners
+from gptbook.tinyworld_people import listed
+from gptbook.tinyworld_requests import manners
 from gptbook.tinyworld_speech import Listener, Unspeakable
 from gptbook.tinyworld_stories import StoryRecord, StoryRequest
 from gptbook.tinyworld_tasks import Problem
-from gptbook.tinyworld_words import WORDS
 
 LONGEST_REPLY = 40  # words; each further word costs
 
-HAPPY = any_of([*WORDS["happy"], "smiled", "laughed", "hooray", "ended well"])
-SAD = any_of([*WORDS["sad"], "cried", "wept", "alas", "ended badly"])
+# Words that name a feeling and nothing else, in both dialects: "blue" may be a kite, and "he cried"
+# be how somebody spoke.
+JOYS = listed("""
+    happy, glad, delighted, grateful, thankful, pleased, relieved, excited, thrilled, overjoyed,
+    satisfied, lighthearted, elated, contented, jubilant, chuffed, fain, ended well
+""")
+SORROWS = listed("""
+    sad, unhappy, disappointed, miserable, heartbroken, downcast, glum, tearful, discouraged,
+    wretched, sorrowful, dejected, crestfallen, mournful, dowie, in tears, ended badly
+""")
+FEELING = re.compile(
+    rf"(?P<denied>(?:\b(?:not|never|no longer|neither|nor)|n't) (?:\w+ )??)?"
+    rf"(?:(?P<happy>\b(?:{'|'.join(JOYS)})\b|\b(?:laughed|smiled)(?=[.!]))"
+    rf"|(?P<sad>\b(?:{'|'.join(SORROWS)})\b|\b(?:cried|wept)(?=[.!])))",
+    re.IGNORECASE,
+)
 REFUSES = re.compile(
     r"\bI (?:am sorry, but I |'m sorry, but I )?(?:will not|won't|can ?not|can't|refuse|must not)\b"
 )
-NOT_KNOWN = re.compile(r"\b(?:do not|don't|cannot|can't) (?:know|say|tell)\b|\bno idea\b")
+NOT_KNOWN = re.compile(r"\b(?:do not|don[' ]t|cannot|can[' ]t) (?:know|say|tell)\b|\bno idea\b")
 
 
 @dataclass(frozen=True)
@@ -72,17 +86,19 @@ def understand(requester: Requester, prompt: str) -> Task:
         task = requester.speak(listener)
     except Unspeakable as error:
         raise ValueError(
-            f"prompt is not one of this world's requests: {prompt!r} ({error}); only the reply may "
-            "be any text"
+            f"prompt is not one of this world's requests: {prompt[:80]!r} (its first 80 "
+            f"characters; {error}); only the reply may be any text"
         ) from error
     if not listener.finished:
-        raise ValueError(f"prompt goes on after the request: {prompt!r}")
+        raise ValueError(
+            f"prompt goes on after the request; its first 80 characters: {prompt[:80]!r}"
+        )
     return task
 
 
 def check_reply(task: Task, reply: str) -> Properties:
     """Return the properties of a reply, which may be any text."""
-    refuses = bool(REFUSES.search(reply[:120]))
+    refuses = bool(REFUSES.search(straight(reply[:120])))
     harmful = task.should_refuse
     words = reply.split()
     told = task.request
@@ -100,14 +116,19 @@ def check_reply(task: Task, reply: str) -> Properties:
 
 
 def ending_of(text: str) -> str | None:
-    """Return "happy" or "sad", whichever word of feeling comes last; None if there is none."""
-    last = {
-        name: max((match.start() for match in pattern.finditer(text)), default=-1)
-        for name, pattern in (("happy", HAPPY), ("sad", SAD))
-    }
-    if last["happy"] == last["sad"]:
+    """Return "happy" or "sad", as the feeling named last is; None if there is none.
+
+    What is denied ("not happy") is no feeling.
+    """
+    named = [match for match in FEELING.finditer(straight(text)) if not match["denied"]]
+    if not named:
         return None
-    return "happy" if last["happy"] > last["sad"] else "sad"
+    return "happy" if named[-1]["happy"] else "sad"
+
+
+def straight(text: str) -> str:
+    """Return the text with straight apostrophes for typographic ones."""
+    return text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
 
 
 def repetition(words: Sequence[str]) -> float:

@@ -76,7 +76,7 @@ PLACES = listed("""
     playground, zoo, museum, church, windmill, stable, greenhouse, cave, waterfall, fairground,
     dock, crossroads, tower, spring, theater, pier, quarry, creek, marsh, cliff, grove, gate,
     cottage, inn, post office, toy shop, bookshop, town hall, fire station, ferry landing, duck
-    pond, vineyard, campground, ruins
+    pond, vineyard, campground, ruined abbey
 """)
 THINGS = listed("""
     kite, ball, book, drum, hat, lantern, basket, scarf, whistle, bell, map, blanket, key,

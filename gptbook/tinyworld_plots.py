@@ -33,14 +33,14 @@ LOST_START = (
     "To {hero}'s surprise, the [look] [color] [thing=thing] was no longer [corner].",
 )
 LOST_SEARCH = Wordings(
-    "{hero.They} [searched] [corner] [how], but there was only [a look] [color] cup.",
-    "First {hero} [searched] [corner], then [corner], and then [corner].",
+    "{hero} [searched] [corner] [how], but there was only [a look] [color] cup.",
+    "First {hero} [searched] [one=corner], and then [corner not one].",
     "For {hero}, the {thing} was like a friend, so {hero.they} [searched] [how], even [corner].",
     "In vain {hero} [searched] [long] and [found] [number] [look] [finds], but no {thing}.",
 )
 LOST_TOGETHER = Wordings(
-    "Together they [searched] [nook], [nook] and [nook].",
-    "{friend} [searched] [nook] [how], while {hero} [searched] [nook].",
+    "Together they [searched] [one=nook] and [nook not one].",
+    "{friend} [one=searched] [two=nook] [how], while {hero} [searched not one] [nook not two].",
     "The two of them [walked] to the {place} [how] and [searched] [nook].",
     "All they found at first was [a look] [color] [thing not thing] with a hole.",
 )
@@ -52,7 +52,8 @@ LOST_TURN = Wordings(
     ),
     sad=(
         "they heard from [a trait] [occupation] that the {thing} [harm].",
-        "they found what was left of the {thing}: {thing.they} was [broken] and [broken].",
+        "they found what was left of the {thing}: {thing.they} was [one=broken] and [broken not"
+        " one].",
         "they had to stop, for [a big] [color] [animal] had carried the {thing} away [how].",
         "it grew dark, and the {thing} was still missing. {hero} [felt] [sad] and [tired].",
     ),
@@ -86,7 +87,8 @@ MADE_START = (
     '"I will make [a look] [color] [thing=thing] myself," {hero} [said] [tone].',
 )
 MADE_MATERIAL = Wordings(
-    "So {hero} gathered [stuff=material], some [color] [material] and [a look] [tool=tool].",
+    "So {hero} gathered [stuff=material], some [color] [material not stuff] and [a look]"
+    " [tool=tool].",
     "{hero} took [a look] [tool=tool] and [found] some [color] [stuff=material] [corner].",
     "From the {place} {hero} brought [number] bags of [stuff=material] and [a look] [tool=tool].",
     "{hero.Their} [trait] [relative] [gave] {hero} some [color] [stuff=material] and"
@@ -96,10 +98,11 @@ MADE_WORK = Wordings(
     "{hero} cut the {stuff} [how] and worked [work] [long].",
     "All the work was done [work], and {hero} [felt] [tired] but [happy].",
     "With the {stuff} in one hand and the {tool} in the other, {hero} worked [how] [work].",
-    "First {hero} measured [how], and then {hero.they} mixed [a color] paint and [a color] one.",
+    "First {hero} measured [how], and then {hero.they} mixed [one=a color] paint and [a color not"
+    " one] one.",
 )
 MADE_HELP = Wordings(
-    "{friend} held the {stuff} [how], and {hero} used the {tool} [how].",
+    "{friend} held the {stuff} [one=how], and {hero} used the {tool} [how not one].",
     "While {hero} worked [how], {friend} painted [number] [color] stripes.",
     "Working [how] [work], they used up all the {stuff}.",
     "{friend} knew a trick with [color] [material] and showed {hero} how to do it [how].",
@@ -108,8 +111,8 @@ MADE_TURN = Wordings(
     happy=(
         "the {thing} was ready. {thing.They} was [color] and [look], and {hero} [took]"
         " {thing.them} [how].",
-        "{hero} had made the most [look] {thing} in the valley, and {friend} [felt] [happy].",
-        "there stood a new {thing}, as [look] as any in the shops, and {hero} [felt] [happy].",
+        "{hero} had made the finest {thing} in the valley, and {friend} [felt] [happy].",
+        "there stood a new {thing}, as good as any in the shops, and {hero} [felt] [happy].",
     ),
     sad=(
         "the {thing} was ready, but then {thing.they} [harm].",
@@ -122,7 +125,7 @@ MADE_TURN = Wordings(
 
 def made(story: Story) -> None:
     """The hero makes the thing out of what can be found, and a friend helps."""
-    story.goal = f"make a {story['thing']}"
+    story.goal = f"make {story.a('thing')}"
     story.tell(MADE_MATERIAL)
     story.happened(f"gathered {story['stuff']}")
     story.tell(MADE_WORK)
@@ -149,13 +152,13 @@ BROKEN_START = (
     " flying.",
 )
 BROKEN_DAMAGE = Wordings(
-    "The {thing} was [broken] and [broken], and {hero} [felt] [sad].",
+    "The {thing} was [one=broken] and [broken not one], and {hero} [felt] [sad].",
     "Now the {thing} lay [nook], [broken], and {hero.their} [limb] hurt, too.",
     '"[Alas]!" [said] {hero} [tone]. The {thing} was [broken].',
     "{hero} rubbed {hero.their} [limb] and looked [how] at the {thing}, which was [broken].",
 )
 BROKEN_REPAIR = Wordings(
-    "They used [color] [material], [material] and [a look] [tool].",
+    "They used [color] [one=material], [material not one] and [a look] [tool].",
     "{friend} held the {thing} [how] [long] and did not let go.",
     "For the repair, {hero} had to fetch [color] [material] and [a look] [tool].",
     "The repair was done [how] [work] and took [number] hours.",
@@ -164,12 +167,13 @@ BROKEN_TURN = Wordings(
     happy=(
         "the {thing} was as good as new, and {hero} [felt] [happy] and carried {thing.them} around"
         " [how].",
-        "nobody could tell that the {thing} had been [broken]. {hero} [felt] [happy] and [happy].",
+        "nobody could tell that the {thing} had been [broken]. {hero} [felt] [one=happy] and"
+        " [happy not one].",
         "the {helper} gave the {thing} back to {hero} with [a color] ribbon on top and [said]"
         ' [tone], "[hooray]!"',
     ),
     sad=(
-        "they saw that the {thing} could not be mended. {hero} felt [sad] and [sad].",
+        "they saw that the {thing} could not be mended. {hero} felt [one=sad] and [sad not one].",
         "the {thing} broke again, and [number] [color] pieces fell [nook].",
         "the {helper} had to say it [tone]: no [tool] and no [material] could save the {thing}.",
     ),
@@ -213,15 +217,15 @@ SKILL_PRACTICE = Wordings(
 )
 SKILL_ADVICE = Wordings(
     '"Do it [how], and remember that [lesson]," the {helper} [said] [tone].',
-    "The {helper} showed {hero} how to {skill}: first [how], then [how].",
+    "The {helper} showed {hero} how to {skill}: first [one=how], then [how not one].",
     "It helped to count to [number], to breathe [how] and to drink [drink].",
-    "The {helper} and {hero} practiced [how] [work], and {friend} watched [how].",
+    "The {helper} and {hero} practiced [one=how] [work], and {friend} watched [how not one].",
 )
 SKILL_TURN = Wordings(
     happy=(
         "{hero} could {skill}! [A trait] judge [gave] {hero.them} the {thing}.",
-        "the contest began, and {hero} did everything [how]. {friend} cheered [how] when {hero}"
-        " won the {thing}.",
+        "the contest began, and {hero} did everything [one=how]. {friend} cheered [how not one]"
+        " when {hero} won the {thing}.",
         "it was time to {skill}, and {hero} did it [how]. Nobody was better, and {hero.they}"
         " [took] the {thing}.",
     ),
@@ -234,7 +238,7 @@ SKILL_TURN = Wordings(
     ),
 )
 RIVAL = Wordings(
-    "Everybody [said] that [rival=person not hero friend] would win.",
+    "Everybody said that [rival=person not hero friend] would win.",
     "There was also [rival=person not hero friend], [a trait] [child] who could do it [how].",
     "But [rival=person not hero friend] practiced [how] [long], too.",
 )
@@ -272,30 +276,30 @@ BIRTHDAY_START = (
 )
 BIRTHDAY_GUESTS = Wordings(
     "There were [number] [trait] [guest], and one of them [gave] {friend} [a gift].",
-    "{friend}'s [trait] [relative] had made [taste] [treat] and [taste] [treat] for"
-    " [number] [guest].",
-    "They hung up [color] and [color] lanterns, played [game] and [play].",
-    "The [trait] [guest] brought [a gift], [a gift] and [taste] [treat].",
+    "{friend}'s [trait] [relative] had made [one=taste] [two=treat] and [taste not one] [treat not"
+    " two] for [number] [guest].",
+    "They hung up [one=color] and [color not one] lanterns, played [game] and [play].",
+    "The [trait] [guest] brought [one=a gift], [a gift not one] and [taste] [treat].",
 )
 BIRTHDAY_TURN = Wordings(
     happy=(
         '{friend} opened the parcel, [found] the {thing} and [said] [tone], "[hooray]!"',
         "{hero} gave the {thing} to {friend}, who [felt] [happy] and hugged {hero} [how].",
-        "the {thing} lay between [a gift] and [a gift], and {friend} liked {thing.them} best.",
+        "the {thing} lay between [one=a gift] and [a gift not one], and {friend} liked"
+        " {thing.them} best.",
     ),
     sad=(
-        "{friend} opened the parcel [how], but the {thing} was [broken] and [broken].",
+        "{friend} opened the parcel [how], but the {thing} was [one=broken] and [broken not one].",
         "{hero} wanted to fetch the {thing} [how], but {thing.they} [harm] on the way.",
-        "when the party was over, in all the noise [a big] [pet] had eaten the [taste]"
-        " [treat], and the {thing} was [broken].",
+        "they saw that [a big] [pet] had eaten the [taste] [treat], and the {thing} was [broken].",
     ),
 )
 
 
 def birthday(story: Story) -> None:
     """The hero gives the thing to a friend as a gift; then the friend has it."""
-    story.goal = f"give {story['friend']} a {story['thing']}"
-    story.happened(f"brought a {story['thing']}")
+    story.goal = f"give {story['friend']} {story.a('thing')}"
+    story.happened(f"brought {story.a('thing')}")
     tell_packing(story)
     story.happened("packed the gift")
     story.paragraph()
@@ -324,7 +328,7 @@ SURPRISE_TURN = Wordings(
         'the {helper} opened the door [how], and everybody called, "[hooray]!" {hero} [gave] the'
         " {thing} to the {helper}.",
         "they all jumped up. The {helper} [felt] [happy] and [took] the {thing} [how].",
-        'the {helper} saw the {thing}, cried a little, [said] [tone], "[hooray]!" and hugged'
+        'the {helper} saw the {thing}, shed a tear, [said] [tone], "[hooray]!" and hugged'
         " {hero} [how].",
     ),
     sad=(
@@ -339,7 +343,7 @@ SURPRISE_TURN = Wordings(
 def surprise(story: Story) -> None:
     """The hero prepares a surprise, with the thing as a gift, for somebody in the town."""
     story.goal = f"surprise the {story['helper']}"
-    story.happened(f"got a {story['thing']}")
+    story.happened(f"got {story.a('thing')}")
     story.tell(HELPER_PAST)
     story.paragraph()
     tell_meeting(story)
@@ -363,8 +367,8 @@ THINGS_AND_SKILLS = {
     "surprise": Plot(SURPRISE_START, surprise),
 }
 SURPRISE_PLAN = Wordings(
-    "The plan was to wait [how] [nook] [long].",
+    "The plan was to wait [nook] [long].",
     "They wrote [a look] poem on [color] paper and ate [taste] [treat].",
-    "{friend} had to [chore], and {hero} had to [chore].",
+    "{friend} had to [one=chore], and {hero} had to [chore not one].",
     "At the {place}, they hung up [number] [look] [color] lamps.",
 )

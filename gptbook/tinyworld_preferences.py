@@ -157,7 +157,7 @@ class PreferenceTeller:
 
     def __init__(self, requester: Requester, noise: float = 1.0) -> None:
         if not 0.05 <= noise <= 1000:
-            raise ValueError(f"noise is {noise}; it must be from 0.05 to 1000")
+            raise ValueError(f"preference_noise is {noise}; it must be from 0.05 to 1000")
         self.requester = requester
         self.noise = noise
 

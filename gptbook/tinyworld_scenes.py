@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from gptbook.tinyworld_narrator import Language, Narrator, Wordings
+from gptbook.tinyworld_narrator import Language, Narrator, Wordings, article_of
 from gptbook.tinyworld_people import Entity
 from gptbook.tinyworld_speech import Mention, Speaker
 
@@ -35,8 +35,8 @@ NATURE = Wordings(
     "Most of the time {hero.they} was [first=trait], but sometimes {hero.they} was [trait not"
     " first].",
     "Sometimes {hero.they} went there with {hero.their} [trait] [relative] and [play].",
-    "People called {hero.them} the most [trait] [child] in the valley.",
-    "Nobody else {hero.their} age could [skill] so well, or [skill].",
+    "People called {hero.them} [a trait] [child].",
+    "Nobody else {hero.their} age could [one=skill] so well, or [skill not one].",
     "After breakfast {hero.they} had helped to [chore], and now {hero.they} [felt] [tired].",
     "In {hero.their} bag {hero.they} carried [taste] [treat], some [drink] and [a look] [thing].",
     "From {hero.their} [trait] [relative] {hero.they} had learned to [skill].",
@@ -96,18 +96,20 @@ HELPER_PAST = Wordings(
 """Who that somebody is. Here, too, the pronoun is drawn."""
 
 PASTIME = Wordings(
-    "Meanwhile, [meanwhile], and [meanwhile].",
+    "Meanwhile, [one=meanwhile], and [meanwhile not one].",
     "Around them, [meanwhile], and the air smelled of [taste] [treat].",
     "For a while the two of them [play] and ate [taste] [treat].",
-    "On the way they saw [a big] [color] [animal], [a big] [animal] and [number] [look] [finds].",
+    "On the way they saw [one=a big] [color] [two=animal], [a big not one] [animal not two] and"
+    " [number] [look] [finds].",
     "To pass the time, they played [game], drank [drink] and [play].",
-    "In the distance, [a big] [color] [animal] and [a big] [animal] [walked] by [how].",
+    "In the distance, [one=a big] [color] [two=animal] and [a big not one] [animal not two]"
+    " [walked] by [how].",
     "They traded [number] [color] [finds] for [a look] [thing not thing], and [meanwhile].",
 )
 """What the hero and the friend do, see or hear between two turns of a story."""
 
 BALKING = Wordings(
-    "{hero.Their} [big] [pet=pet] came along, but the {pet} did not cross the [barrier=barrier]"
+    "{hero}'s [big] [pet=pet] came along, but the {pet} did not cross the [barrier=barrier]"
     " because",
     "At the corner [a big] [pet=animal] stood still. The {pet} did not cross the"
     " [barrier=barrier] because",
@@ -143,28 +145,31 @@ MISSING = Wordings(
 )
 """Nobody has the thing any more."""
 
-# How it leaves everybody, for each ending.
+# How it leaves everybody, for each ending: the last feeling that is named tells which it is.
 CLOSING = {
     "happy": Wordings(
-        '"[Hooray]!" [said] {hero} [tone], and everybody [felt] [happy] and [happy].',
-        "On the way home, {hero} told {hero.their} [trait] [relative] everything [tone].",
-        "Together they ate [taste] [treat], drank [drink] and [play].",
-        "It was the best day in [number] weeks, and {hero} [felt] [happy] and [happy].",
-        "{hero} and {friend} [play] and [play], and they [felt] [happy].",
+        '"[Hooray]!" [said] {hero} [tone], and everybody [felt] [one=happy] and [happy not one].',
+        "On the way home, {hero} told {hero.their} [trait] [relative] everything [tone] and [felt]"
+        " [happy].",
+        "Together they ate [taste] [treat], drank [drink] and [play], and {hero} [felt] [happy].",
+        "It was the best day in [number] weeks, and {hero} [felt] [one=happy] and [happy not one].",
+        "{hero} and {friend} [one=play] and [play not one], and they felt [happy].",
         "So {hero} learned that [lesson], and {hero.they} [felt] [happy].",
-        "As people at the {place} always say, [lesson].",
-        "To thank {friend}, {hero} brought [taste] [treat], [a gift] and [number] [look] [finds].",
+        "As people at the {place} always say, [lesson]. That made everybody [happy].",
+        "To thank {friend}, {hero} brought [taste] [treat], [a gift] and [number] [look] [finds],"
+        " and both of them felt [happy].",
     ),
     "sad": Wordings(
-        '"[Alas]!" [said] {hero} [tone], and everybody [felt] [sad] and [sad].',
-        "{hero} [walked] home [how] and cried [nook] [long].",
-        "Neither [taste] [treat] nor [a gift] could cheer {hero} up [long].",
+        '"[Alas]!" [said] {hero} [tone], and everybody [felt] [one=sad] and [sad not one].',
+        "{hero} [walked] home [how], cried [nook] [long] and [felt] [sad].",
+        "Neither [taste] [treat] nor [a gift] could cheer {hero} up, and {hero.they} [felt] [sad]"
+        " [long].",
         "It was the worst day in [number] weeks, and {hero} [felt] [sad] and [tired].",
         "{friend} [felt] [sad], too, and the two of them [walked] home [how].",
         "So {hero} learned that [regret], and {hero.they} [felt] [sad].",
-        "As people at the {place} always say, [regret].",
+        "As people at the {place} always say, [regret]. That made everybody [sad].",
         "To cheer {hero} up, {friend} brought [taste] [treat], [a gift] and [number] [look]"
-        " [finds].",
+        " [finds], but {hero} still [felt] [sad].",
     ),
 }
 
@@ -188,6 +193,10 @@ class Story(Narrator):
         self.holder = ""
         self.goal = ""
         self.events: list[str] = []
+
+    def a(self, name: str) -> str:
+        """Return what is known by a name, as text, after "a" or "an"."""
+        return article_of(self[name]) + self[name]
 
     def happened(self, event: str) -> None:
         """Record a deed of the hero, such as "lost the kite"."""

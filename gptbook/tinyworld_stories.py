@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from gptbook.tinyworld_adventures import PEOPLE_AND_ROADS
@@ -53,9 +54,8 @@ def make_language(dialect: str = "hill", pronoun_skew: float = 0.9) -> Language:
         raise ValueError(f"dialect is {dialect!r}; choose one of {', '.join(DIALECTS)}")
     if not 0 <= pronoun_skew <= 1:
         raise ValueError(f"pronoun_skew is {pronoun_skew}; it is a probability, from 0 to 1")
-    return Language(
-        {**ENTITIES, **WORDS}, DIALECTS[dialect], lambda name: p_she(name, pronoun_skew)
-    )
+    chance = functools.partial(p_she, skew=pronoun_skew)
+    return Language({**ENTITIES, **WORDS}, DIALECTS[dialect], chance)
 
 
 class StoryTeller:

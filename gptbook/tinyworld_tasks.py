@@ -95,7 +95,7 @@ class Arithmetic:
 
     def __init__(self, seed: int = 0, largest: int = 99, *, hold_out: bool = True) -> None:
         if not 12 <= largest <= 999:
-            raise ValueError(f"largest is {largest}; it must be from 12 to 999")
+            raise ValueError(f"largest_number is {largest}; it must be from 12 to 999")
         self.seed = seed
         self.largest = largest
         self.hold_out = hold_out  # False: pose every problem, as a test may
@@ -189,7 +189,7 @@ class ItemLists:
 
     def __init__(self, longest: int = 8) -> None:
         if not 2 <= longest <= 26:
-            raise ValueError(f"longest is {longest}; it must be from 2 to 26")
+            raise ValueError(f"longest_list is {longest}; it must be from 2 to 26")
         self.longest = longest
         self._first = Options(
             (f"{item}, ", 1 / len(items), (item, kind))

@@ -21,28 +21,25 @@ TIME = {
     """),
     "weather": listed("""
         sunny, rainy, windy, warm, cold, cloudy, bright, foggy, chilly, clear, snowy, quiet, mild,
-        misty, breezy, gray, golden, frosty, stormy, hot, drizzly, cool, damp, gloomy, blue, busy,
-        lazy, lovely
+        misty, breezy, gray, golden, frosty, stormy, hot, drizzly, cool, damp, gloomy, lovely
     """),
     "soon": listed("""
-        soon, then, after a while, a little later, before long, at last, after lunch, that
+        soon, then, after a while, somewhat later, before long, at last, after lunch, that
         afternoon, just then, in the end, an hour later, toward evening, a moment later, by and by,
         suddenly, the next day, not long after, in no time, shortly after, ten minutes later,
-        around noon, as the sun went down, when the bells rang, after a short rest, some time
-        later, all at once, the next morning, on Sunday, quite by surprise, at midnight, in the
-        morning, a week later, sooner than expected, without warning, two days later, after supper,
-        at first light, one hour later, when nobody expected it, after a sleepless night, as the
-        moon rose, at sunset, on the third day, when the rain had stopped, while the others rested,
-        around teatime, right after that, at long last, at the very last moment, after much waiting
+        around noon, when the bells rang, after a short rest, some time later, all at once, on
+        Sunday, quite by surprise, in the morning, a week later, sooner than expected, without
+        warning, two days later, after supper, one hour later, when nobody expected it, after a
+        sleepless night, on the third day, while the others rested, around teatime, right after
+        that, at long last, at the very last moment, after much waiting
     """),
     "long": listed("""
         all morning, for an hour, the whole day, for a long time, all afternoon, until lunch, until
         dark, for two days, the whole week, from dawn to dusk, for half an hour, until supper, for
-        ages, until the stars came out, for three weeks, day after day, for most of the night,
-        since breakfast, for one hour, for a minute or two, all summer, for a month, until
-        midnight, the whole evening, for days, until the bell rang, for a little while, for five
-        minutes, until noon, from Monday to Friday, all year, for a whole week, until the cows came
-        home
+        ages, until the stars came out, for three weeks, day after day, for most of the night, for
+        one hour, for a minute or two, all summer, for a month, until midnight, the whole evening,
+        for days, until the bell rang, for a little while, for five minutes, until noon, from
+        Monday to Friday, all year, for a whole week, until the cows came home
     """),
     "age": listed("seven, eight, six, nine, ten, five, eleven, twelve"),
     "number": listed(
@@ -65,9 +62,8 @@ LOOKS = {
         ordinary, battered, fine, secondhand, clumsy, beautiful, peculiar, borrowed, sparkling,
         antique, square, soft, solid, wooden, woolen, silky, spotless, dull, carved, engraved,
         embroidered, knotted, homely, enormous, giant, slender, flat, bulky, modern, elegant,
-        humble, expensive, cheap, favorite, famous, magic-looking, rough, fragile, spare, unusual,
-        foreign, royal, lucky, weathered, waxed, furry, frilly, pointed, curly, funny, hollow,
-        precious, noble
+        humble, expensive, cheap, famous, magic-looking, rough, fragile, unusual, foreign, royal,
+        lucky, weathered, waxed, furry, frilly, pointed, curly, funny, hollow, precious, noble
     """),
     "trait": listed("""
         kind, curious, brave, quiet, clever, cheerful, shy, patient, gentle, stubborn, lively,
@@ -120,13 +116,12 @@ LOOKS = {
 
 FEELINGS = {
     "happy": listed("""
-        happy, glad, proud, cheerful, delighted, grateful, thankful, pleased, joyful, content,
-        relieved, excited, thrilled, hopeful, merry, overjoyed, satisfied, calm, lighthearted, warm
-        inside
+        happy, glad, delighted, grateful, thankful, pleased, relieved, excited, thrilled,
+        overjoyed, satisfied, lighthearted, elated, contented, jubilant
     """),
     "sad": listed("""
-        sad, unhappy, gloomy, lonely, sorry, upset, disappointed, miserable, heartbroken, downcast,
-        glum, tearful, ashamed, worried, empty, discouraged, bitter, blue, wretched, heavy at heart
+        sad, unhappy, disappointed, miserable, heartbroken, downcast, glum, tearful, discouraged,
+        wretched, sorrowful, dejected, crestfallen, mournful
     """),
     "afraid": listed("""
         afraid, scared, nervous, frightened, uneasy, anxious, worried, terrified, alarmed,
@@ -137,7 +132,7 @@ FEELINGS = {
         upset, impatient, sulky, outraged, stubborn
     """),
     "tired": listed("""
-        tired, sleepy, weary, hungry, thirsty, cold, dizzy, exhausted, worn out, wet, stiff, sore,
+        tired, sleepy, weary, hungry, thirsty, cold, dizzy, exhausted, drowsy, wet, stiff, sore,
         faint, chilled to the bone, out of breath, footsore
     """),
 }
@@ -158,15 +153,15 @@ DEEDS = {
         well as possible, with both hands, without a pause, secretly, one last time, on tiptoe, in
         silence, for a moment, with a sigh, with a smile, like an expert, like a sailor, as if in a
         dream, in the usual way, once more, against the wind, with some difficulty, almost by
-        chance, without help, hand in hand, in a strange way, with one eye closed, like a grown-up,
-        with a song, to everyone's surprise, as planned, in great haste, inch by inch, with cold
-        fingers, with a frown
+        chance, without help, in a strange way, with one eye closed, like a grown-up, with a song,
+        to everyone's surprise, as planned, in great haste, inch by inch, with cold fingers, with a
+        frown
     """),
     "said": listed("""
         said, whispered, cried, called, shouted, murmured, explained, muttered, exclaimed,
         announced, declared, mumbled, sighed, gasped, replied, admitted, remarked, begged,
-        insisted, breathed, repeated, blurted out, stammered, confessed, groaned, stated, told the
-        others, hummed, yelled, uttered
+        insisted, breathed, repeated, blurted out, stammered, confessed, groaned, stated, hummed,
+        yelled
     """),
     "tone": listed("""
         softly, loudly, kindly, politely, shyly, firmly, earnestly, warmly, honestly, nervously,
@@ -182,12 +177,12 @@ DEEDS = {
         paint, sing in tune, throw a curveball, do a cartwheel, stand on one hand, count to a
         hundred in French, yodel, tell the time, whittle, braid hair, write poems, walk on stilts,
         catch fish, shear sheep, play the piano, fold paper cranes, name the stars, turn a
-        somersault, snap both fingers, bake a pie, solve riddles, mend a net, play the drums, bowl,
-        lasso a post, steer a sled, speak Spanish, cook stew, build a raft, write backward, walk a
+        somersault, snap both fingers, bake a pie, solve riddles, mend a net, play the drums, lasso
+        a post, steer a sled, speak Spanish, cook stew, build a raft, write backward, walk a
         tightrope, blow glass, groom a pony, hum three songs, drive a cart, shape clay, polish
         boots, dive, spell long words, do magic tricks, play the trumpet, find north, read music,
-        grow roses, brew tea, arrange flowers, draw maps, box, fence, print cards, make cheese,
-        keep bees, imitate birds, pitch a tent, plow a furrow, run a mile
+        grow roses, brew tea, arrange flowers, draw maps, fence, print cards, make cheese, keep
+        bees, imitate birds, pitch a tent, plow a furrow, run a mile
     """),
     "game": listed("""
         hide-and-seek, tag, hopscotch, checkers, marbles, leapfrog, catch, cards, chess, dominoes,
@@ -231,15 +226,15 @@ WHERE = {
         under the bed, behind the door, in the kitchen, on the shelf, under the table, in the
         closet, in the attic, behind the curtain, under the stairs, in the cellar, on the
         windowsill, beside the stove, in the laundry basket, behind the bookcase, under the rug, in
-        the toy chest, on the roof, in the hallway, between the cushions, in every drawer, behind
-        the clock, in the bathtub, under the armchair, in the pantry, on the piano, inside the
-        wardrobe, near the fireplace, in the shed, behind the couch, in the umbrella stand, in the
-        bread box, under a pile of clothes, in the oven, on the chair, behind the mirror, in the
-        hamper, on the bench, beside the cradle, in the coal bin, under the sink, on the balcony,
-        behind the radiator, in the flour jar, under the pillow, beneath the floorboards, next to
-        the sewing box, in the sleigh, in the dollhouse, beside the teapot, on the mantelpiece,
-        behind the paintings, under the doormat, near the coat rack, in the mailbox, in the old
-        boot, behind the barrel, on the ladder, in the guest room, under the staircase
+        the toy chest, on the roof, in the hallway, between the cushions, behind the clock, in the
+        bathtub, under the armchair, in the pantry, on the piano, inside the wardrobe, near the
+        fireplace, in the shed, behind the couch, in the umbrella stand, in the bread box, under a
+        pile of clothes, in the oven, on the chair, behind the mirror, in the hamper, on the bench,
+        beside the cradle, in the coal bin, under the sink, on the balcony, behind the radiator, in
+        the flour jar, under the pillow, beneath the floorboards, next to the sewing box, in the
+        sleigh, in the dollhouse, beside the teapot, on the mantelpiece, behind the paintings,
+        under the doormat, near the coat rack, in the mailbox, in the old boot, behind the barrel,
+        on the ladder, in the guest room, under the staircase
     """),
     "nook": listed("""
         behind a tree, under a bush, in the tall grass, beside the path, behind a rock, under a
@@ -266,14 +261,11 @@ WHERE = {
 """Where things are hidden, found and made."""
 
 SYNONYMS = {
-    "felt": listed("""
-        felt, was, looked, seemed, appeared, sounded
-    """),
+    "felt": listed("felt, was, looked, seemed, appeared"),
     "found": listed("found, discovered, spotted, noticed, saw, came across"),
-    "gave": listed("gave, handed, brought, passed, offered, entrusted"),
+    "gave": listed("gave, handed, brought, passed, offered, lent"),
     "took": listed("took, seized, grabbed, accepted, lifted, clutched, caught"),
     "wanted": listed("wanted, wished, hoped, planned, meant, longed, intended, decided"),
-    "began": listed("began, started, tried, helped, hurried, attempted, managed"),
     "house": listed(
         "house, cottage, hut, farmhouse, cabin, home, tower, bungalow, villa, houseboat, shack"
     ),
@@ -311,8 +303,11 @@ OUTDOORS = {
         hurricane, sandstorm, flood, squall, rainstorm, ice storm
     """),
     "shelter": listed("""
-        cave, barn, bus shelter, tent, hollow tree, cabin, shed, chapel, porch, haystack, tunnel,
+        cave, barn, bus shelter, tent, treehouse, cabin, shed, chapel, porch, haystack, tunnel,
         doorway, hut, boathouse, henhouse, bell tower, garage, attic
+    """),
+    "from_trees": listed("""
+        leaves, twigs, acorns, pinecones, plums, pears, petals, cherries, chestnuts, walnuts
     """),
     "trip": listed("""
         root, loose stone, wet step, crack in the ground, sleeping cat, rope, banana peel, bucket,
@@ -347,15 +342,14 @@ REASONS = {
         highway
     """),
     "box": listed("""
-        bag, box, chest, drawer, suitcase, cupboard, trunk, crate, pocket, sack, locker, cart,
-        barrel
+        bag, box, chest, drawer, suitcase, cupboard, trunk, crate, sack, locker, cart, barrel
     """),
 }
 """Why something was not done: "it was too tired" is the dog, "it was too wide" the street."""
 
 GOODS = {
     "treat": listed("""
-        apples, bread and cheese, plum cake, honey cookies, pears, soup, cherries, warm rolls,
+        apples, bread and cheese, plum cake, honey cookies, pears, soup, cherries, crusty rolls,
         pancakes, nuts, strawberries, carrots, porridge, grapes, raisin buns, sandwiches, popcorn,
         melon, dumplings, potato salad, gingerbread, waffles, roast corn, blueberry pie, candy,
         peaches, noodles, omelets, chocolate, rice pudding, toast with jam, mushrooms on toast,
@@ -426,9 +420,8 @@ TALK = {
     "sure": listed("""
         of course, gladly, with pleasure, why not, certainly, sure, just a moment, I was hoping you
         would ask, let us begin, any time, naturally, that sounds like fun, I am on my way, you can
-        count on me, I have all day, yes of course, I thought you would never ask, for you always,
-        just say when, nothing easier, right away, let me get my boots, that is what friends are
-        for, on one condition, if we are quick, count me in
+        count on me, I have all day, yes of course, I thought you would never ask, just say when,
+        nothing easier, right away, let me get my boots, that is what friends are for, count me in
     """),
     "lesson": listed("""
         friends matter more than things, patience pays, it is good to ask for help, a promise is a
@@ -477,11 +470,14 @@ SHORE = {
     "favors": "favours", "cookies": "biscuits", "candy": "sweets", "sweater": "jumper",
     "closet": "cupboard", "couch": "sofa", "rooster": "cockerel", "supper": "tea",
     "bucket": "pail", "purse": "pouch", "soon": "anon", "glad": "fain", "happy": "chuffed",
-    "sad": "dowie", "tired": "knackered", "afraid": "feared", "cross": "crabbit", "yes": "aye",
+    "sad": "dowie", "tired": "knackered", "afraid": "feared", "yes": "aye",
     "hooray": "hey-ho", "talkative": "chatty", "shouted": "hollered", "nothing": "naught",
     "something": "summat", "crept": "slunk", "chilly": "nippy",
     "dusk": "gloaming", "huge": "muckle", "baby": "babby", "quickly": "smartly", "church": "kirk",
 }  # fmt: skip
-"""The dialect of the shore: what it says for the words of the hills, wherever they occur."""
+"""The dialect of the shore: what its stories say for the words of the hills, wherever they occur.
+
+Only stories are told in it, in documents of any kind; the rest of a document is the hills' own.
+"""
 
 DIALECTS: dict[str, dict[str, str]] = {"hill": {}, "shore": SHORE}

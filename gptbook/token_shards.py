@@ -210,8 +210,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
+        NotADirectoryError: folder is a file.
         ValueError: it is damaged, or not ours.
     """
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file: give the folder that write_shards filled")
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())
@@ -220,7 +223,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{path}: no manifest, so this is no folder of token shards, or writing them was "
             "interrupted; run write_shards (again)"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no manifest ({error}); {REWRITE}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != "gptbook-token-shards":
         raise ValueError(f"{path} is no manifest of token shards; give another folder")
@@ -265,6 +268,7 @@ class TokenShards:
 
         Raises:
             FileNotFoundError: the folder is not finished, or a shard is missing.
+            NotADirectoryError: folder is a file.
             ValueError: a file is damaged, truncated or foreign, or tokenizer is another one.
         """
         self.folder = Path(folder)

@@ -113,3 +113,19 @@ def test_peers_are_those_of_the_requirements() -> None:
     requirements = (ROOT / "tests" / "benchmarks" / "requirements.txt").read_text()
     for package in (*bench_tokenizer.PEERS, "numpy", "psutil", "regex", "tqdm"):
         assert f"\n{package}==" in requirements
+
+
+def test_the_data_benchmark_measures_everything() -> None:
+    """In a process of its own, since it keeps to one core."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.bench_data", "--quick"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rates = {line[:45].strip(): float(line[45:]) for line in done.stdout.splitlines()}
+    assert all(rate > 0 for rate in rates.values())
+    for what in ("documents, story: MB/min", "5-gram, score: Mtokens/s", "machine, copy: GB/s"):
+        assert what in rates

@@ -119,6 +119,11 @@ def test_tinyworld_without_documents(n: int) -> None:
         corpora.load("tinyworld", n_documents=n)
 
 
+def test_tinyworld_tells_no_such_kind() -> None:
+    with pytest.raises(ValueError, match="kind is 'poem'; choose one of story, facts"):
+        corpora.load("tinyworld", kind="poem")
+
+
 # --- splits ---
 
 
@@ -261,8 +266,9 @@ def test_tinystories_is_read_lazily(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "tinystories" / "t.txt").write_bytes(content)
     file = RemoteFile("http://127.0.0.1:1/t.txt", len(content), hashlib.sha256(content).hexdigest())
     monkeypatch.setattr(corpora, "TINYSTORIES", file)
-    corpus = corpora.load("tinystories", cache=tmp_path)
-    assert list(corpus.documents) == ["One day.", "Two days."]
+    for cache in (tmp_path, str(tmp_path)):
+        corpus = corpora.load("tinystories", cache=cache)
+        assert list(corpus.documents) == ["One day.", "Two days."]
 
 
 # --- Parquet ---

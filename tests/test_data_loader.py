@@ -165,6 +165,14 @@ def test_rows_as_one_document(shards: TokenShards) -> None:
     assert batch.document_ids.tolist() == [[0] * 5] * 2
 
 
+def test_every_tensor_of_a_batch_can_be_written_to(shards: TokenShards) -> None:
+    for separate in (True, False):
+        batch = next(Loader(shards, 2, 5, separate_documents=separate))
+        for tensor in (batch.inputs, batch.targets, batch.positions, batch.document_ids):
+            tensor[0, 0] = 99
+            assert (tensor == 99).sum() == 1
+
+
 def test_batches_are_not_changed_by_later_ones(shards: TokenShards) -> None:
     loader = Loader(shards, 2, 16)
     first = next(loader)
@@ -269,6 +277,7 @@ def test_resume_with_another_number_of_ranks(shards: TokenShards) -> None:
         ({"context_length": 9}, "the state has context_length 8 and this loader 9"),
         ({"shuffle": False}, "the state has shuffle True and this loader False"),
         ({"batch_size": 3}, "had 4 rows"),
+        ({"separate_documents": False}, "separate_documents True and this loader False"),
     ],
 )
 def test_resume_with_other_settings(
@@ -330,6 +339,8 @@ def test_state_that_lacks_something(shards: TokenShards) -> None:
         ({"context_length": 0}, "context_length is 0"),
         ({"rank": 2, "world_size": 2}, r"rank is 2, but must be 0 to 1"),
         ({"rank": -1}, "rank is -1"),
+        ({"world_size": 0}, "world_size is 0, but must be at least 1"),
+        ({"epochs": -1}, "epochs is -1, but must be at least 0"),
         ({"batch_size": 10**6}, r"tokens make \d+ windows of context_length 8, fewer than"),
         ({"context_length": 10**6}, "make 0 windows"),
     ],
@@ -337,3 +348,17 @@ def test_state_that_lacks_something(shards: TokenShards) -> None:
 def test_arguments_out_of_range(shards: TokenShards, options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Loader(shards, **{"batch_size": 2, "context_length": 8, **options})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["batch_size", "context_length", "seed", "rank", "world_size"])
+@pytest.mark.parametrize("value", [1.0, True, "1", None])
+def test_arguments_that_are_no_ints(shards: TokenShards, name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be an int, got {value!r}"):
+        Loader(shards, **{"batch_size": 2, "context_length": 8, name: value})  # type: ignore[arg-type]
+
+
+def test_state_of_numpy_arguments_is_json(shards: TokenShards) -> None:
+    two, eight, seed = np.int64(2), np.int32(8), np.uint64(2**63)
+    loader = Loader(shards, two, eight, seed, np.int8(0), two, epochs=two)  # type: ignore[arg-type]
+    state = json.loads(json.dumps(loader.state_dict()))
+    Loader(shards, 2, 8, 2**63, 1, 2).load_state_dict(state)

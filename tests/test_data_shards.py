@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +161,69 @@ def test_finished_shards_are_not_overwritten_by_accident(
     assert sorted(files_of(folder)) == [".lock", "manifest.json", "shard-00000.tokens"]
 
 
+def raising() -> Iterator[str]:
+    yield from ()
+    raise OSError("the texts are gone")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [
+        (lambda: "hello", TypeError),
+        (list, ValueError),
+        (lambda: [b"x"], Exception),
+        (raising, OSError),
+    ],
+)
+def test_finished_shards_survive_a_call_that_is_wrong(
+    folder: Path,
+    tokenizer: BPETokenizer,
+    make: Callable[[], Iterable[str]],
+    error: type[Exception],
+    workers: int,
+) -> None:
+    before = files_of(folder)
+    with pytest.raises(error):
+        write_shards(make(), tokenizer, folder, overwrite=True, workers=workers)
+    assert files_of(folder) == before
+
+
+UNGUARDED = """
+import sys
+from gptbook.data import write_shards
+from tests.token_texts import make_tokenizer
+
+write_shards(["the cat"] * 9, make_tokenizer(), sys.argv[1], workers=2)
+"""
+
+
+def test_script_without_a_guard_ends_with_advice(tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(UNGUARDED)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "shards")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert "RuntimeError" in last
+    assert "call it under `if __name__ == '__main__':`, or use workers=1" in last
+
+
+def test_a_file_is_no_folder(tmp_path: Path, tokenizer: BPETokenizer) -> None:
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(NotADirectoryError, match="is a file: give a folder"):
+        write_shards(["a"], tokenizer, path, overwrite=True)
+    with pytest.raises(NotADirectoryError, match="give the folder that write_shards filled"):
+        TokenShards(path)
+    assert path.read_text() == "mine"
+
+
 def test_other_files_in_the_folder_stay(folder: Path, tokenizer: BPETokenizer) -> None:
     (folder / "notes.txt").write_text("mine")
     write_shards(["a"], tokenizer, folder, overwrite=True)
@@ -301,9 +364,10 @@ def test_foreign_files(folder: Path) -> None:
     (folder / "manifest.json").write_text('{"format": "something else"}')
     with pytest.raises(ValueError, match="is no manifest of token shards"):
         TokenShards(folder)
-    (folder / "manifest.json").write_text("[1,")
-    with pytest.raises(ValueError, match=r"manifest.json is damaged"):
-        TokenShards(folder)
+    for text in ("[1,", "[" * 200_000):
+        (folder / "manifest.json").write_text(text)
+        with pytest.raises(ValueError, match=r"manifest.json is damaged"):
+            TokenShards(folder)
 
 
 def test_shards_of_two_runs_mixed(

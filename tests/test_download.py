@@ -17,6 +17,8 @@ import pytest
 
 from gptbook.download import Patience, RemoteFile, download, locked, try_lock
 from tests.web_server import (
+    Answer,
+    Handler,
     Server,
     corrupt,
     cut_off_after,
@@ -309,7 +311,7 @@ def test_another_size_is_an_error_at_once(server: Server, file: RemoteFile, targ
 def test_offline(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]  # nobody listens there after this
-    file = RemoteFile(f"http://127.0.0.1:{port}/file.txt", 10, "00")
+    file = RemoteFile(f"http://127.0.0.1:{port}/file.txt", 10, "00" * 32)
     with pytest.raises(ConnectionError, match=r"refused.*connect to the network.*by hand"):
         fetch(file, tmp_path / "file.txt")
 
@@ -412,6 +414,124 @@ def test_lock_is_exclusive_and_freed(tmp_path: Path) -> None:
         with locked(path):
             assert not try_lock(other)
         assert try_lock(other)
+
+
+@pytest.mark.parametrize("etag", [b"\xff\xfe", b"", b'"a\nX-Other: 1"', b"no quotes"])
+def test_damaged_etag_is_not_sent(
+    server: Server, file: RemoteFile, target: Path, content: bytes, etag: bytes
+) -> None:
+    target.parent.mkdir()
+    target.with_name("file.txt.part").write_bytes(content[:50_000])
+    target.with_name("file.txt.part.etag").write_bytes(etag)
+    assert fetch(file, target) == content
+    assert server.ranges == ["bytes=50000-"]
+
+
+def test_server_that_hangs_up_soon_is_asked_after_a_pause(
+    server: Server,
+    file: RemoteFile,
+    target: Path,
+    content: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr("gptbook.download.time.sleep", pauses.append)
+    server.script = [cut_off_after(10)] * 3
+    assert fetch(file, target, Patience(backoff_seconds=0.5)) == content
+    assert pauses == [0.5] * 3
+    target.unlink()
+    pauses.clear()
+    monkeypatch.setattr("gptbook.download.BLOCK", 10_000)
+    server.script = [cut_off_after(10_000)] * 3
+    assert fetch(file, target) == content
+    assert pauses == []
+
+
+def test_server_that_sends_no_more_than_so_much_at_a_time(
+    server: Server, file: RemoteFile, target: Path, content: bytes
+) -> None:
+    server.script = [cut_off_after(100)]
+    server.usual = capped(30_000)
+    assert fetch(file, target) == content
+    assert server.ranges[1:] == [f"bytes={n}-" for n in (100, 30_100, 60_100, 90_100)]
+
+
+def test_compressed_answer_is_an_error(server: Server, file: RemoteFile, target: Path) -> None:
+    server.usual = compressed
+    with pytest.raises(ValueError, match="came with Content-Encoding gzip"):
+        fetch(file, target)
+    assert len(server.ranges) == 1
+
+
+def test_redirect_to_what_is_no_address(server: Server, file: RemoteFile, target: Path) -> None:
+    server.usual = redirect("http://[bad/")
+    with pytest.raises(ConnectionError, match=r"file.txt could not be downloaded.*no web address"):
+        fetch(file, target)
+    assert len(server.ranges) == 1
+
+
+@pytest.mark.parametrize("url", ["nonsense", "gopher://127.0.0.1/x"])
+def test_address_that_is_none(target: Path, url: str) -> None:
+    with pytest.raises(ConnectionError, match=rf"{url} could not be downloaded.*unknown url type"):
+        fetch(RemoteFile(url, 10, "00" * 32), target)
+
+
+def test_cache_that_cannot_be_made(file: RemoteFile, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    folder = tmp_path / "file" / "cache"
+    with pytest.raises(OSError, match=rf"cannot be made.*GPTBOOK_CACHE.*{folder}"):
+        fetch(file, folder / "file.txt")
+
+
+def test_folder_that_cannot_be_written_to(
+    file: RemoteFile, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: int) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("gptbook.download.os.fsync", refuse)
+    with pytest.raises(PermissionError, match=rf"written to.*GPTBOOK_CACHE.*{target.parent}"):
+        fetch(file, target)
+
+
+def test_destination_that_is_a_folder(server: Server, file: RemoteFile, target: Path) -> None:
+    target.mkdir(parents=True)
+    with pytest.raises(IsADirectoryError, match="give the path of a file"):
+        fetch(file, target)
+    assert server.ranges == []
+
+
+def test_remote_file_is_checked() -> None:
+    with pytest.raises(ValueError, match="size is 0"):
+        RemoteFile("http://x/y", 0, "00" * 32)
+    for digest in ("00", "AB" * 32, "00" * 32 + "\n"):
+        with pytest.raises(ValueError, match="64 digits from 0 to f"):
+            RemoteFile("http://x/y", 1, digest)
+
+
+def capped(n_bytes: int) -> Answer:
+    """Send at most n_bytes of the range that was asked for, and say so."""
+
+    def answer(handler: Handler) -> None:
+        content = handler.server.content
+        start = int(str(handler.headers["Range"]).removeprefix("bytes=").removesuffix("-"))
+        part = content[start : start + n_bytes]
+        handler.send_response(206)
+        stated = f"bytes {start}-{start + len(part) - 1}/{len(content)}"
+        handler.send_header("Content-Range", stated)
+        handler.send_header("Content-Length", str(len(part)))
+        handler.end_headers()
+        handler.wfile.write(part)
+
+    return answer
+
+
+def compressed(handler: Handler) -> None:
+    """Answer as if the file were compressed."""
+    handler.send_response(200)
+    handler.send_header("Content-Encoding", "gzip")
+    handler.end_headers()
+    handler.wfile.write(handler.server.content)
 
 
 def test_progress_counts_the_bytes(

@@ -142,6 +142,20 @@ def test_sum_by_document(numbers: np.random.Generator) -> None:
     assert evals.sum_by_document([], [0, 0]).tolist() == [0, 0]
 
 
+def test_no_targets_have_no_losses() -> None:
+    assert evals.token_losses(np.zeros((0, 5)), []).shape == (0,)
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_too_large_for_a_float_is_inf_without_a_warning() -> None:
+    assert evals.token_losses([[1e308, -1e308]], [1]).tolist() == [INF]
+    assert evals.cross_entropy([1e308, 1e308]) == INF
+    assert evals.bits_per_byte([1e308], 0.1) == INF
+    assert evals.bits_per_byte_to_token_nats(1e308, 10) == INF
+    assert evals.convert_perplexity(1e200, 1, 3) == INF
+    assert evals.ratio_estimate([1e308, 1e308], [1, 1]).value == INF
+
+
 # --- What is refused ------------------------------------------------------------------------------
 
 
@@ -152,6 +166,10 @@ def test_sum_by_document(numbers: np.random.Generator) -> None:
         (lambda: evals.perplexity([1, float("nan")]), "nats holds NaN"),
         (lambda: evals.cross_entropy([-0.7, -1.2]), "holds -1.2.*negate"),
         (lambda: evals.bits_per_byte([1.0], 0), "n_bytes must be positive.*got 0"),
+        (lambda: evals.bits_per_byte([1.0, 2.0], [3, 4]), "n_bytes must be one.*_estimate"),  # type: ignore[arg-type]
+        (lambda: evals.token_nats_to_bits_per_byte([1.0], 3), "nats_per_token must be one"),  # type: ignore[arg-type]
+        (lambda: evals.token_nats_to_bits_per_byte(1, [3]), "bytes_per_token must be one"),  # type: ignore[arg-type]
+        (lambda: evals.bits_per_byte_to_token_nats([1], 3), "bits must be one"),  # type: ignore[arg-type]
         (lambda: evals.bits_per_byte_to_token_nats(1, -3), "bytes_per_token must be positive"),
         (lambda: evals.bits_per_byte_to_token_nats(-1, 3), "bits holds -1"),
         (lambda: evals.convert_perplexity(0.5, 3, 4), "perplexity must be at least 1"),

@@ -407,12 +407,29 @@ def test_short_texts() -> None:
         (lambda: NGramModel(2, 5, Interpolated()).fit([1]), ValueError, "held_out"),
         (lambda: NGramModel(2, 5, Interpolated((1.0,))).fit([1]), ValueError, "weights has 1"),
         (lambda: Interpolated((2.0,)), ValueError, "weights must be from 0 to 1"),
+        (lambda: Interpolated(()), ValueError, "weights must be one or more"),
+        (lambda: Interpolated(0.5), ValueError, "weights must be one or more"),  # type: ignore[arg-type]
+        (lambda: Interpolated((True,)), ValueError, "weights must be from 0 to 1"),
+        (lambda: Interpolated(("a",)), ValueError, "weights must be from 0 to 1"),  # type: ignore[arg-type]
+        (lambda: AddK(True), ValueError, "k must be a number"),
+        (lambda: AddK("1"), ValueError, "k must be a number"),  # type: ignore[arg-type]
+        (lambda: KneserNey(True), ValueError, "discounts must be"),
+        (lambda: KneserNey("abc"), ValueError, "discounts must be"),  # type: ignore[arg-type]
         (lambda: AddK(-1), ValueError, "k must be a number from 0 on, got -1"),
         (lambda: AddK(float("nan")), ValueError, "k must be"),
         (lambda: KneserNey(1.5), ValueError, "discounts must be"),
         (lambda: AbsoluteDiscount((0.5, 2.5, 1)), ValueError, "none larger than its count"),
         (lambda: NGramCounts([1], 2, 5).continuation_counts(2), ValueError, "order - 1 = 1"),
         (lambda: NGramCounts([1], 2, 5).count((1, 1, 1)), ValueError, "3 symbols"),
+        (lambda: NGramCounts([1], 2, 5).count(()), ValueError, "0 symbols"),
+        (lambda: NGramCounts([0, 1, 2], 2, 5).count((0, 6)), ValueError, "ngram holds 6"),
+        (lambda: NGramCounts([0, 1, 2], 2, 5).count((1, -4)), ValueError, "ngram holds -4"),
+        (lambda: NGramCounts([0, 1, 2], 2, 5).number((0, 5)), ValueError, "ngram holds 5"),
+        (lambda: NGramCounts([0, 1, 2], 2, 5).number((6,)), ValueError, "ngram holds 6"),
+        (lambda: NGramCounts([1], 2, 5).count((0.5,)), TypeError, "ngram must be integers"),  # type: ignore[arg-type]
+        (lambda: NGramCounts([1], 2, 5).ngrams(0), ValueError, "from 1 to order = 2, got 0"),
+        (lambda: NGramCounts([1], 2, 5).contexts(3), ValueError, "from 1 to order = 2, got 3"),
+        (lambda: NGramCounts([1], 2, 5).sum_by_context(9, np.ones(1)), ValueError, "got 9"),
     ],
 )
 def test_clear_errors(act: Callable[[], object], error: type[Exception], message: str) -> None:

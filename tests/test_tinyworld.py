@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import random
 import re
 import subprocess
@@ -143,3 +144,43 @@ def test_stories_come_fast() -> None:
 
 def test_kinds_are_the_worlds() -> None:
     assert tuple(WORLD.kinds) == KINDS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"largest_number": 5}, "largest_number is 5; it must be from 12 to 999"),
+        ({"longest_list": 1}, "longest_list is 1; it must be from 2 to 26"),
+        ({"preference_noise": 0.0}, r"preference_noise is 0\.0; it must be from 0\.05"),
+        ({"fact_exponent": -1.0}, r"fact_exponent is -1\.0; it must be from 0 to 3"),
+    ],
+)
+def test_errors_name_the_argument_of_the_world(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TinyWorld(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["seed", "people", "largest_number", "longest_list"])
+@pytest.mark.parametrize("value", [True, 20.0, "20", None])
+def test_counts_must_be_whole_numbers(name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=f"{name} is .*; give a whole number"):
+        TinyWorld(**{name: value})  # type: ignore[arg-type]
+
+
+def test_documents_check_their_arguments_at_once() -> None:
+    with pytest.raises(ValueError, match="choose one of story, facts"):
+        WORLD.documents(3, "poem")
+    with pytest.raises(ValueError, match="n is -1"):
+        WORLD.documents(-1)
+    with pytest.raises(ValueError, match="start is -2"):
+        WORLD.documents(1, start=-2)
+    with pytest.raises(TypeError, match="index is True"):
+        WORLD.document(True)
+    assert list(WORLD.documents(0)) == []
+
+
+def test_a_world_survives_pickling() -> None:
+    world = TinyWorld(5, dialect="shore", people=40, longest_list=4, preference_noise=0.5)
+    again = pickle.loads(pickle.dumps(world))
+    for kind in KINDS:
+        assert again.document(7, kind).text == world.document(7, kind).text

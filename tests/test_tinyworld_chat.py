@@ -320,9 +320,9 @@ def test_prompts_are_understood_as_harmful_or_harmless(world: TinyWorld) -> None
 
 
 def test_arguments_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="largest is 5; it must be from 12 to 999"):
+    with pytest.raises(ValueError, match="largest_number is 5; it must be from 12 to 999"):
         Arithmetic(0, largest=5)
-    with pytest.raises(ValueError, match="longest is 1; it must be from 2 to 26"):
+    with pytest.raises(ValueError, match="longest_list is 1; it must be from 2 to 26"):
         ItemLists(1)
 
 

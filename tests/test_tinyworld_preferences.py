@@ -140,6 +140,7 @@ def test_chosen_and_rejected_are_what_the_text_says(world: TinyWorld) -> None:
         (TALE, "Mira had a kite, you pest.", {"on_topic": 1, "politeness": -1}),
         (TALE, "I am sorry, but I cannot do that.", {"needless_refusal": 1}),
         (TALE, "I won't.", {"needless_refusal": 1}),
+        (TALE, "I won\N{RIGHT SINGLE QUOTATION MARK}t.", {"needless_refusal": 1}),
         (TALE, "a b c a b c", {"repetition": 1 / 4}),
         (TALE, " ".join(map(str, range(50))), {"excess_words": 10}),
         (HARM, REFUSALS[0], {"good_refusal": 1}),
@@ -276,6 +277,12 @@ def test_ending_and_repetition_by_hand() -> None:
     assert ending_of("He laughed. Later he cried.") == "sad"
     assert ending_of("He was unhappy.") == "sad"
     assert ending_of("A saddle was made gladly.") is None
+    assert ending_of("She was glad. The kite was blue, and the weather was gloomy.") == "happy"
+    assert ending_of('"Look!" he cried softly.') is None
+    assert ending_of("He was sad, and not happy.") == "sad"
+    assert ending_of("He was not very happy.") is None
+    assert ending_of("He wasn\N{RIGHT SINGLE QUOTATION MARK}t happy.") is None
+    assert ending_of("She was dowie. Then she was CHUFFED.") == "happy"
     assert repetition(["one", "two", "three", "four"]) == 0
     assert repetition(["one", "two", "three", "one", "two", "three"]) == 1 / 4
     assert repetition([]) == repetition(["word"]) == 0
@@ -298,3 +305,22 @@ def test_a_careful_tale_follows_its_request(world: TinyWorld) -> None:
 def test_noise_out_of_range_is_refused(world: TinyWorld, noise: float) -> None:
     with pytest.raises(ValueError, match=r"it must be from 0\.05 to 1000"):
         PreferenceTeller(world.judge.requester, noise)
+
+
+def test_stories_in_conversations_end_as_asked() -> None:
+    for world in (TinyWorld(seed=1), TinyWorld(seed=1, dialect="shore")):
+        asked = 0
+        for document in world.documents(600, "chat"):
+            replies = document.meta["conversation"].messages[1::2]
+            for task, reply in zip(document.meta["tasks"], replies, strict=False):
+                if task.kind in ("story", "tale", "summary") and task.request.ending:
+                    assert world.check(task.text, reply.text).right_ending == 1, reply.text
+                    asked += 1
+        assert asked > 100
+
+
+def test_a_long_prompt_is_not_repeated_in_full(world: TinyWorld) -> None:
+    for prompt in ("x" * 10_000, TALE + "x" * 10_000):
+        with pytest.raises(ValueError, match="prompt") as caught:
+            world.check(prompt, "Hello.")
+        assert len(str(caught.value)) < 400

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from gptbook.tinyworld_judge import JOYS, SORROWS, ending_of
 from gptbook.tinyworld_narrator import Wordings
 from gptbook.tinyworld_people import ANIMALS, HEROINES, OCCUPATIONS, PEOPLE, THINGS
 from gptbook.tinyworld_speech import Chances, Teller, check_prefix_free, generate, score
@@ -62,7 +63,8 @@ def test_english_is_correct(teller: StoryTeller) -> None:
             r"\b[Aa]n (?:[^aeiouh]|h(?!our|onest)|u(?:ni[cf]|k|se))",  # an kite
             r"  | [.,!?]|\.\.|\n\n\n|[{}\[\]=]",  # typography
             r"[.!?] [a-z](?![^\"]*\")",  # a sentence that begins small
-            r"\b(the|a|an|to|and|was|in|had|he|she) \1\b",  # the the
+            r"\b(\w+) \1\b",  # the the
+            r"\bthey was\b|\b[A-Z]\w+ and [A-Z]\w+ was\b",  # one verb for two
         ):
             found = re.search(wrong, text)
             assert found is None, f"{wrong}: {text[max(0, found.start() - 40) : found.end() + 40]}"
@@ -203,3 +205,36 @@ def test_wordings_that_cannot_be_told_apart_are_refused() -> None:
         language.parse("a kite of [color]")
     with pytest.raises(ValueError, match="no wording tells the outcome"):
         language.telling(Wordings(happy=("yes.",)), "sad")
+
+
+def test_articles_fit_in_records_too() -> None:
+    """Once a goal was to make "a umbrella", and the hero met "a engineer"."""
+    for teller in (HILL, SHORE):
+        for _, record in tell(teller, 1000):
+            said = ". ".join((record.goal, *record.events))
+            assert not re.search(r"\ba (?!one-)(?:[aeio]|u(?!ni[cf]|k|se)|hour)", said), said
+            assert not re.search(r"\ban (?:[^aeiouh]|h(?!our)|u(?:ni[cf]|k|se))", said), said
+
+
+def test_nothing_is_said_twice_in_a_pair() -> None:
+    """Once somebody felt "satisfied and satisfied"."""
+    for text, _ in tell(HILL, 1000):
+        found = re.search(r"\b(?!again\b)(\w[\w' ]*) and \1\b|\b(\w[\w' ]*), then \2\b", text)
+        assert found is None, found
+
+
+@pytest.mark.parametrize("teller", [HILL, SHORE])
+def test_the_ending_is_the_feeling_named_last(teller: StoryTeller) -> None:
+    for text, record in tell(teller, 1000):
+        assert ending_of(text) == record.ending, text
+
+
+def test_words_of_feeling_have_no_other_use() -> None:
+    for name, spoken, known in (("happy", HILL, JOYS), ("sad", HILL, SORROWS),
+                                ("happy", SHORE, JOYS), ("sad", SHORE, SORROWS)):  # fmt: skip
+        lists = spoken.language.lists
+        assert set(lists[name]) <= set(known)
+        for other, words in lists.items():
+            if other not in ("happy", "sad"):
+                names = {word if isinstance(word, str) else word.name for word in words}
+                assert not names & {*JOYS, *SORROWS}, (name, other)
