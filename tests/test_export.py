@@ -188,7 +188,14 @@ def random_edit(text: str, rng: random.Random) -> str:
         lines[first:last] = [re.sub(r"\bx\b", "xyz", line) for line in lines[first:last]]
     elif kind == "rename":
         lines[first:last] = [line.replace("LIMIT", name) for line in lines[first:last]]
-    elif kind == "delete" and not text.count("LOCK") and not text.count("SIZE") and nodes[1:]:
+    elif (
+        kind == "delete"
+        and not text.count("LOCK")
+        and not text.count("SIZE")
+        # a comment beside an import has no home when the last definition of its cell goes
+        and not re.search(r"^import \w+  #", text, re.MULTILINE)
+        and nodes[1:]
+    ):
         del lines[first:last]
     elif kind == "import":
         added = [f"def {name}() -> None:", "    json.dumps(shlex.split(''))", "", ""]
