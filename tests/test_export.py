@@ -221,7 +221,13 @@ def test_an_edited_module_is_carried_back_and_exports_to_itself(
             text = random_edit(edited[module], rng)
             edited[module] = format_modules(root, {module: text})[module]
         (root / module).write_text(edited[module], encoding="utf-8")
-    carry_back(root)
+    chapters = {path: path.read_text("utf-8") for path in (root / "chapters").glob("*.md")}
+    try:
+        carry_back(root)
+    except ExportError as refusal:  # about one edit in 300; then it says why and changes nothing
+        assert "two blank lines must part" in str(refusal)
+        assert chapters == {path: path.read_text("utf-8") for path in chapters}
+        return
     assert check(root) == []
     assert export(root) == []
     for module in modules:  # the header names fewer chapters where all of one's text is gone
