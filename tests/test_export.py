@@ -188,14 +188,7 @@ def random_edit(text: str, rng: random.Random) -> str:
         lines[first:last] = [re.sub(r"\bx\b", "xyz", line) for line in lines[first:last]]
     elif kind == "rename":
         lines[first:last] = [line.replace("LIMIT", name) for line in lines[first:last]]
-    elif (
-        kind == "delete"
-        and not text.count("LOCK")
-        and not text.count("SIZE")
-        # a comment beside an import has no home when the last definition of its cell goes
-        and not re.search(r"^import \w+  #", text, re.MULTILINE)
-        and nodes[1:]
-    ):
+    elif kind == "delete" and not text.count("LOCK") and not text.count("SIZE") and nodes[1:]:
         del lines[first:last]
     elif kind == "import":
         added = [f"def {name}() -> None:", "    json.dumps(shlex.split(''))", "", ""]
@@ -221,14 +214,7 @@ def test_an_edited_module_is_carried_back_and_exports_to_itself(
             text = random_edit(edited[module], rng)
             edited[module] = format_modules(root, {module: text})[module]
         (root / module).write_text(edited[module], encoding="utf-8")
-    chapters = {path: path.read_text("utf-8") for path in (root / "chapters").glob("*.md")}
-    try:
-        carry_back(root)
-    except ExportError as refusal:  # about one edit in 300; then it says why and changes nothing
-        if "two blank lines must part" not in str(refusal):
-            raise
-        assert chapters == {path: path.read_text("utf-8") for path in chapters}
-        return
+    carry_back(root)
     assert check(root) == []
     assert export(root) == []
     for module in modules:  # the header names fewer chapters where all of one's text is gone

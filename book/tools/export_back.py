@@ -190,16 +190,15 @@ def _cut_body(module: str, parts: Sequence[Parts], whole: Parts) -> dict[int, st
     """Return the new body of each cell, by its index, that keeps a statement."""
     owners = _owners(module, parts, whole)
     lines = whole.body.split("\n")
+    _join_what_is_above(owners, parts, whole, lines)
     bodies, start = {}, 0
     for k, node in enumerate(whole.statements):
         if k + 1 == len(owners):
             bodies[owners[k]] = "\n".join(lines[start:])
         elif owners[k] != owners[k + 1]:
-            end = (node.end_lineno or 0) - whole.body_line + 1
-            next_start = _first_line(whole.statements[k + 1]) - whole.body_line
-            wanted = parts[owners[k + 1]].body.split("\n")[0]
-            cut = _cut(lines, end, next_start, wanted)
+            cut = _cut_after(k, owners, parts, whole, lines)
             if cut is None:
+                end = (node.end_lineno or 0) - whole.body_line + 1
                 cells = [parts[owners[i]].cell.where() for i in (k, k + 1)]
                 raise ExportError(
                     [
@@ -210,6 +209,30 @@ def _cut_body(module: str, parts: Sequence[Parts], whole: Parts) -> dict[int, st
             bodies[owners[k]] = "\n".join(lines[start : cut - 2])
             start = cut
     return bodies
+
+
+def _join_what_is_above(
+    owners: list[int], parts: Sequence[Parts], whole: Parts, lines: Sequence[str]
+) -> None:
+    """Give a new statement that took another one's turn to the cell that it stands close to.
+
+    Nothing but its place says that it replaces a statement of the next cell, and where no two blank
+    lines stand above it, it does not.
+    """
+    old = set(_keys(node for part in parts for node in part.statements))
+    for k, key in enumerate(_keys(whole.statements)[1:]):
+        new = key not in old and owners[k] != owners[k + 1]
+        if new and _cut_after(k, owners, parts, whole, lines) is None:
+            owners[k + 1] = owners[k]
+
+
+def _cut_after(
+    k: int, owners: Sequence[int], parts: Sequence[Parts], whole: Parts, lines: Sequence[str]
+) -> int | None:
+    """Return the index of the line at which the cell of statement k + 1 begins; see `_cut`."""
+    end = (whole.statements[k].end_lineno or 0) - whole.body_line + 1
+    next_start = _first_line(whole.statements[k + 1]) - whole.body_line
+    return _cut(lines, end, next_start, parts[owners[k + 1]].body.split("\n")[0])
 
 
 def _first_line(node: ast.stmt) -> int:
@@ -302,6 +325,7 @@ def _deal_imports(
     """
     wanted = _atoms(whole.imports)
     kept = {i: _restrict(parts[i].imports, wanted) for i in bodies}
+    _keep_comments(kept, whole)
     present = {atom for i in bodies for atom in _atoms(parts[i].imports)}
     missing = [atom for atom in wanted if atom not in present]
     new: list[Atom] = []
@@ -315,6 +339,18 @@ def _deal_imports(
         users = [i for i in sorted(bodies) if names & _used(bodies[i], [*kept[i], *added[i]])]
         added[users[0] if users else min(bodies)].append((kind, text))
     return kept, added
+
+
+def _keep_comments(kept: Mapping[int, list[Atom]], whole: Parts) -> None:
+    """Give an import's comment a new home when the cell that had it is removed."""
+    for found in whole.imports:
+        atoms, text = _atoms([found]), (found.kind, found.text)
+        if "#" not in found.text or len(atoms) > 1 or any(text in kept[i] for i in kept):
+            continue
+        for i in sorted(kept):
+            if atoms[0] in kept[i]:
+                kept[i][kept[i].index(atoms[0])] = text
+                break
 
 
 def _used(body: str, imports: Iterable[Atom]) -> set[str]:
