@@ -10,18 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from gptbook.grading.author import failures, trials  # noqa: E402
-from gptbook.grading.compare import Tolerance, difference, rounding  # noqa: E402
-from gptbook.grading.engine import part_graders  # noqa: E402
-from gptbook.grading.exercise import Args, Exercise, Mistake, Part, edited, oracle  # noqa: E402
-from gptbook.grading.part_grader import Setting  # noqa: E402
-from gptbook.grading.probes import gradients  # noqa: E402
-from gptbook.grading.runner import Runner  # noqa: E402
-from gptbook.grading.values import dumps, loads  # noqa: E402
-from tests.grading.toys import code  # noqa: E402
+from gptbook.grading.author import failures, trials
+from gptbook.grading.compare import Tolerance, difference, rounding
+from gptbook.grading.engine import part_graders
+from gptbook.grading.exercise import Args, Exercise, Mistake, Part, edited, oracle
+from gptbook.grading.part_grader import Setting
+from gptbook.grading.probes import gradients
+from gptbook.grading.runner import Runner
+from gptbook.grading.values import dumps, loads
+from tests.grading.toys import code
 
 FLOAT32 = rounding("float32", 200)
 
@@ -296,7 +295,7 @@ def test_a_tensor_comes_back_with_its_dtype_strides_and_gradient(dtype: str) -> 
 
 
 def test_a_tensor_that_is_not_plain_or_lies_is_no_answer_and_no_error() -> None:
-    class Liar(torch.Tensor):  # type: ignore[misc, name-defined]
+    class Liar(torch.Tensor):
         def detach(self) -> Any:
             raise RuntimeError
 

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping, Set
 
+from gptbook.grading.ch01_tokenizer.encoding import is_list_of_ints
 from gptbook.grading.ch01_tokenizer.training import READY_MADE
 from gptbook.grading.compare import show
 from gptbook.grading.exercise import Args, Check, Kind, Mistake, Part, edited, oracle, source_of
@@ -119,13 +120,6 @@ def draw_unknown(stream: random.Random) -> list[Args]:
 
 
 # --- verdicts ---
-
-
-def is_list_of_ints(_: Args, value: object) -> str | None:
-    """The form of the answer."""
-    if not isinstance(value, list) or not all(type(item) is int for item in value):
-        return f"gives {show(value)}, expected a list of int"
-    return None
 
 
 def raises_value_error(_: Args, value: tuple[str, object]) -> str | None:
