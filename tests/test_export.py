@@ -411,6 +411,26 @@ def test_back_removes_a_cell_that_nothing_is_left_of(small: Path) -> None:
     assert check(small) == []
 
 
+def test_back_keeps_an_imports_comment_when_its_cell_is_removed(tmp_path: Path) -> None:
+    plain, commented = "import re\n\nX = re.A", "import re  # patterns\n\nY = re.B"
+    root = make_book(tmp_path, {"01_a": [(CONFIG, plain)], "02_b": [(CONFIG, commented)]})
+    export(root)
+    edit(root, CONFIG, "\n\n\nY = re.B", "")
+    carry_back(root)
+    assert sources(root) == ["import re  # patterns\n\nX = re.A"]
+    assert check(root) == []
+
+
+def test_back_leaves_a_new_statement_with_what_it_stands_close_to(tmp_path: Path) -> None:
+    cells = [(CONFIG, "X = 1"), (CONFIG, "class Old:\n    a = 1\n\n\nY = 2")]
+    root = make_book(tmp_path, {"01_a": cells})
+    export(root)
+    edit(root, CONFIG, "X = 1\n\n\nclass Old:\n    a = 1\n", "X = 1\nNEW = 3\n")
+    carry_back(root)
+    assert sources(root) == ["X = 1\nNEW = 3", "Y = 2"]
+    assert check(root) == []
+
+
 def test_back_lengthens_a_fence_that_the_new_text_would_close(small: Path) -> None:
     edit(small, DEVICE, "DEVICE = 1", 'DEVICE = """\n```\n````\n"""')
     carry_back(small)
