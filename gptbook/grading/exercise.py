@@ -148,11 +148,12 @@ class Exercise:
     hints: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for check in (check for part in self.parts for check in part.checks):
-            if self.hints and not 1 <= check.hint <= len(self.hints):
-                raise ValueError(
-                    f"{self.name}: {check.name!r} names hint {check.hint}, which is not"
-                )
+        named: list[Check | Mistake] = []
+        for part in self.parts:
+            named += [*part.checks, *part.mistakes]
+        for item in named:
+            if self.hints and item.hint is not None and not 1 <= item.hint <= len(self.hints):
+                raise ValueError(f"{self.name}: {item.name!r} names hint {item.hint}, which is not")
 
     @property
     def points(self) -> int:

@@ -25,6 +25,12 @@ from gptbook.bpe_training import learn_merges
 print(learn_merges.__code__.co_filename.rpartition("/")[2])
 learn_merges({b"aab": 2}, 1)
 ```
+
+```{code-cell} ipython3
+from IPython.display import SVG
+
+SVG('<svg xmlns="http://www.w3.org/2000/svg"/>')
+```
 """
 
 
@@ -65,6 +71,17 @@ def test_wrong_names_are_errors_that_say_what_there_is() -> None:
         gptbook("grade", "1", "--path", "none.md")
 
 
+def test_an_exercise_in_place_of_a_chapter_is_told_what_to_write(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        gptbook("grade", "1.2")
+    assert "1.2 is an exercise: write 1 --only 1.2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        gptbook("run", "one")
+    assert "named by its number, got 'one'" in capsys.readouterr().err
+
+
 def test_hint_says_how_to_get_the_next(capsys: pytest.CaptureFixture[str]) -> None:
     gptbook("hint", "1.2")
     assert "gptbook hint 1.2 --step 2" in capsys.readouterr().out
@@ -90,6 +107,7 @@ def test_a_function_with_full_marks_is_adopted_and_runs_a_chapter(
     assert "Yours: gptbook.bpe_training.learn_merges (exercise 1.5, mine.py)" in printed
     assert "<your learn_merges>" in printed
     assert "[(b'a', b'b')]" in printed
+    assert "SVG" not in printed, "a terminal shows no figure"
     assert (tmp_path / "out" / "01_tiny.ipynb").is_file()
 
     gptbook("run", "1", *where)

@@ -9,9 +9,11 @@ import pytest
 from gptbook.grading.author import Trial, exercise_problems, failures, rules_broken, trials
 from gptbook.grading.engine import grade_exercise, grade_submission, part_graders
 from gptbook.grading.exercise import Check, Exercise, Kind, Part
+from gptbook.grading.outcomes import Returned
 from gptbook.grading.part_grader import Setting
+from gptbook.grading.program import slice_program
 from gptbook.grading.report import ExerciseReport, Status
-from gptbook.grading.runner import Runner
+from gptbook.grading.runner import Job, Runner
 from gptbook.grading.shortcuts import Forbidden, files_of
 from gptbook.grading.submission import Submission
 from tests.grading.toys import (
@@ -85,6 +87,26 @@ def test_what_is_kept_from_call_to_call_is_said(runner: Runner) -> None:
     failed = [row.message for row in rows if row.status is Status.FAILED]
     assert failed
     assert all("keeps something from call to call" in message for message in failed)
+
+
+def test_the_hint_follows_the_mistake_that_is_named(runner: Runner) -> None:
+    (part,) = MEAN.parts
+    named = tuple(replace(mistake, hint=4) for mistake in part.mistakes)
+    told = replace(MEAN, parts=(replace(part, mistakes=named),), hints=("1", "2", "3", "4"))
+    for mistake in named:
+        rows = grade(told, runner, mistake.source).checks
+        assert {row.hint for row in rows if row.mistake} == {4}
+
+
+def test_sets_have_the_same_order_in_every_run() -> None:
+    seen = set()
+    for _ in range(3):
+        with Runner() as own:
+            job = Job(slice_program(["def f(): return hash('a')"], "f"), [()])
+            (outcome,) = own.run(job)
+        assert isinstance(outcome, Returned)
+        seen.add(outcome.value)
+    assert len(seen) == 1
 
 
 def test_a_slip_gets_no_hint_about_the_method(runner: Runner) -> None:

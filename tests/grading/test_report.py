@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from gptbook.grading.gradescope import failure_to_gradescope, to_gradescope
 from gptbook.grading.html import to_html, to_page
 from gptbook.grading.report import CheckResult, ExerciseReport, Report, Status
+from tests.browser import needs_browser, open_browser
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\""
 
@@ -80,6 +81,31 @@ def test_html_reads_in_light_and_dark() -> None:
     assert "background:#" not in to_html(REPORT)
     assert "color:#000" not in to_html(REPORT)
     assert "color:white" not in to_html(REPORT)
+
+
+@needs_browser
+def test_columns_keep_their_width_where_the_host_fixes_the_layout() -> None:
+    """As JupyterLab does: then a column without a width of its own gets none."""
+    with open_browser() as browser:
+        page = browser.new_page()
+        page.set_content(f"<style>table {{ table-layout: fixed }}</style>{to_html(REPORT)}")
+        first = page.locator("td").nth(0).bounding_box()
+        second = page.locator("td").nth(1).bounding_box()
+    assert first is not None
+    assert second is not None
+    assert first["width"] > 40
+    assert second["x"] >= first["x"] + first["width"] - 1
+
+
+def test_a_reason_not_to_run_is_said_once_and_a_failure_in_each_row() -> None:
+    def rows(status: Status) -> tuple[CheckResult, ...]:
+        return tuple(
+            CheckResult("1.1", "train", f"check {i}", "oracle", 1, 0, status, "why")
+            for i in range(3)
+        )
+
+    assert ExerciseReport("1.1", "T", rows(Status.BLOCKED)).messages == ("why", "", "")
+    assert ExerciseReport("1.1", "T", rows(Status.FAILED)).messages == ("why", "why", "why")
 
 
 def test_text_has_a_row_a_check_the_message_and_the_hint_of_the_first_failure() -> None:
