@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from gptbook.app.world_commands import add_commands
-from gptbook.tinyworld import TinyWorld
+from gptbook.app.world_commands import KIND_HELP, add_commands
+from gptbook.tinyworld import KINDS, TinyWorld
 
 
 def run(*argv: str) -> None:
@@ -51,3 +51,7 @@ def test_nothing_can_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
 def test_wrong_arguments_are_refused(argv: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run(*argv)
+
+
+def test_help_names_every_kind() -> None:
+    assert KIND_HELP.replace(" (default)", "").split(", ") == list(KINDS)
