@@ -3,7 +3,6 @@
 """From token shards to batches: shuffled, split among ranks, and resumed exactly."""
 
 import hashlib
-import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gptbook.arguments import checked_integer
 from gptbook.shard_writing import write_shards
 from gptbook.token_shards import Tokens, TokenShards
 
@@ -90,16 +90,6 @@ def windows_of(tokens: Tokens, length: int) -> NDArray[Any]:
     return sliding_window_view(tokens, length + 1)[::length]
 
 
-def whole_number(value: object, name: str, least: int | None = None) -> int:
-    """Return value as an int; raise TypeError if it is none, ValueError if it is below least."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    number = operator.index(value)
-    if least is not None and number < least:
-        raise ValueError(f"{name} is {number}, but must be at least {least}")
-    return number
-
-
 class Loader:
     """Batches from token shards, epoch after epoch; an iterator whose place can be saved.
 
@@ -142,20 +132,20 @@ class Loader:
             TypeError: an argument that must be an int is none.
             ValueError: an argument is out of range, or there are too few tokens for one step.
         """
-        batch_size = whole_number(batch_size, "batch_size", 1)
-        context_length = whole_number(context_length, "context_length", 1)
-        world_size = whole_number(world_size, "world_size", 1)
-        rank = whole_number(rank, "rank")
+        batch_size = checked_integer(batch_size, "batch_size", 1)
+        context_length = checked_integer(context_length, "context_length", 1)
+        world_size = checked_integer(world_size, "world_size", 1)
+        rank = checked_integer(rank, "rank")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank}, but must be 0 to {world_size - 1} (world_size - 1)")
         self.shards = shards
         self.batch_size = batch_size
         self.context_length = context_length
-        self.seed = whole_number(seed, "seed")
+        self.seed = checked_integer(seed, "seed")
         self.rank = rank
         self.world_size = world_size
         self.shuffle = bool(shuffle)
-        self.epochs = None if epochs is None else whole_number(epochs, "epochs", 0)
+        self.epochs = None if epochs is None else checked_integer(epochs, "epochs", 0)
         self.separate_documents = bool(separate_documents)
         self._windows = [windows_of(shard.tokens, context_length) for shard in shards.shards]
         counts = [len(windows) for windows in self._windows]

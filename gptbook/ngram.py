@@ -17,7 +17,8 @@ from typing import Any, NamedTuple, Protocol, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gptbook.ngram_counts import Floats, Ids, Level, NGramCounts, checked_ids, checked_integer
+from gptbook.arguments import checked_integer
+from gptbook.ngram_counts import Floats, Ids, Level, NGramCounts, checked_ids
 
 
 class Tables(NamedTuple):

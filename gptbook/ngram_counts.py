@@ -9,12 +9,13 @@ document before.
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from gptbook.arguments import checked_integer
 
 Ids = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -40,15 +41,6 @@ def checked_ids(ids: ArrayLike, vocab_size: int, name: str = "ids") -> Ids:
             f"{name} holds {wrong}, but ids go from 0 to vocab_size - 1 = {vocab_size - 1}"
         )
     return array.astype(np.int64)
-
-
-def checked_integer(value: object, name: str, least: int) -> int:
-    """Return value as an int, or raise TypeError or ValueError if it is none or below `least`."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return int(value)
 
 
 class Level(NamedTuple):

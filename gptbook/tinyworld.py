@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import Any, SupportsIndex
+from typing import Any
 
+from gptbook.arguments import checked_integer
 from gptbook.tinyworld_chat import TASK_SHARES, ChatTeller, Requester
 from gptbook.tinyworld_facts import Fact, FactTable, FactTeller, HeldOut, QuestionTeller
 from gptbook.tinyworld_judge import Properties, check_reply, judge_utility, understand
@@ -111,13 +111,6 @@ def estimate_entropy_rate(nats: Sequence[float], sizes: Sequence[int]) -> Entrop
     )
 
 
-def whole(name: str, value: SupportsIndex) -> int:
-    """Return a whole number as an int. Raises TypeError for what is none, and for True or False."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} is {value!r}; give a whole number, such as 20")
-    return operator.index(value)
-
-
 class TinyWorld:
     """A small world, and documents of several kinds about it, each with its exact probability.
 
@@ -149,9 +142,9 @@ class TinyWorld:
         longest_list: int = 8,
         preference_noise: float = 1.0,
     ) -> None:
-        seed, people = whole("seed", seed), whole("people", people)
-        largest_number = whole("largest_number", largest_number)
-        longest_list = whole("longest_list", longest_list)
+        seed, people = checked_integer(seed, "seed"), checked_integer(people, "people")
+        largest_number = checked_integer(largest_number, "largest_number")
+        longest_list = checked_integer(longest_list, "longest_list")
         self._arguments: dict[str, Any] = {
             "seed": seed,
             "dialect": dialect,
@@ -199,7 +192,7 @@ class TinyWorld:
 
     def document(self, index: int, kind: str = "story") -> Document:
         """Return document `index` (0, 1, 2, ... without end) of a kind."""
-        index = whole("index", index)
+        index = checked_integer(index, "index")
         if index < 0:
             raise ValueError(f"index is {index}; documents are numbered from 0")
         teller, told = generate(self._function(kind), self._seed_of(kind, index))
@@ -264,7 +257,7 @@ class TinyWorld:
         a negative n or start.
         """
         self._function(kind)
-        n, start = whole("n", n), whole("start", start)
+        n, start = checked_integer(n, "n"), checked_integer(start, "start")
         if n < 0:
             raise ValueError(f"n is {n}; it is a number of documents, 0 or more")
         if start < 0:

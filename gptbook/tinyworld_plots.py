@@ -278,7 +278,7 @@ BIRTHDAY_GUESTS = Wordings(
     "There were [number] [trait] [guest], and one of them [gave] {friend} [a gift].",
     "{friend}'s [trait] [relative] had made [one=taste] [two=treat] and [taste not one] [treat not"
     " two] for [number] [guest].",
-    "They hung up [one=color] and [color not one] lanterns, played [game] and [play].",
+    "They hung up [number] [color] lanterns, played [game] and [play].",
     "The [trait] [guest] brought [one=a gift], [a gift not one] and [taste] [treat].",
 )
 BIRTHDAY_TURN = Wordings(

@@ -60,7 +60,7 @@ LOOKS = {
         painted, smooth, heavy, plain, crooked, lovely, checkered, handmade, narrow, faded, odd,
         simple, splendid, patched, polished, curious, rusty, sturdy, fancy, glittering, delicate,
         ordinary, battered, fine, secondhand, clumsy, beautiful, peculiar, borrowed, sparkling,
-        antique, square, soft, solid, wooden, woolen, silky, spotless, dull, carved, engraved,
+        antique, square, soft, solid, whittled, woolen, silky, spotless, dull, carved, engraved,
         embroidered, knotted, homely, enormous, giant, slender, flat, bulky, modern, elegant,
         humble, expensive, cheap, famous, magic-looking, rough, fragile, unusual, foreign, royal,
         lucky, weathered, waxed, furry, frilly, pointed, curly, funny, hollow, precious, noble
@@ -90,7 +90,7 @@ LOOKS = {
         salty, soft, hot, tough, bitter, sticky, spicy, good, simple, plain, excellent, strange,
         expensive, wonderful, cheap, roasted, mashed, steaming, smoked, dry, crunchy, half-eaten,
         secret, moldy, famous, buttery, rich, creamy, peppery, tangy, toasted, fragrant, fine,
-        fluffy, frozen, grilled, boiled, wild, spoiled, perfect, dreadful, heavy, light, borrowed,
+        fluffy, frozen, grilled, savory, wild, spoiled, perfect, dreadful, heavy, light, borrowed,
         stolen, precious, ordinary, unripe, ripe, garlicky, minty, smoky, buttered, gritty,
         wholesome, exotic
     """),
@@ -102,7 +102,7 @@ LOOKS = {
     "big": listed("""
         big, large, huge, great, enormous, small, tall, fat, thin, wild, strange, giant, lazy,
         clever, hungry, noisy, gentle, sleepy, friendly, young, old, lost, lame, greedy, timid,
-        cheeky, brown, shaggy, spotted, skinny, plump, nervous, tame, muddy, limping, playful,
+        cheeky, droopy, shaggy, spotted, skinny, plump, nervous, tame, muddy, limping, playful,
         fierce-looking, stray, silent, elderly, fluffy, swift, clumsy, curious, patient, thirsty,
         grumpy, long-legged, one-eyed, dusty, wet, proud, quick, shy, tired, stubborn, handsome
     """),
@@ -369,11 +369,11 @@ GOODS = {
         wood, string, paper, glue, cloth, wire, nails, yarn, clay, wax, ribbon, tape, leather,
         paint, felt, straw, cardboard, buttons, beads, thread, tin, silk, rope, varnish, bark,
         feathers, cork, canvas, linen, pinecones, plaster, sticks, screws, wool, corn husks, chalk,
-        gold paper, velvet, copper, sawdust, bamboo, lace, burlap, fur, foil, rubber, sand, slate,
+        gold paper, velvet, pewter, sawdust, bamboo, lace, burlap, fur, foil, rubber, sand, slate,
         twine, hay, brass, parchment, stone, wicker, cotton, pine resin
     """),
     "tool": listed("""
-        hammer, saw, needle, brush, pair of scissors, chisel, ruler, file, drill, spoon, knife,
+        hammer, handsaw, needle, brush, pair of scissors, chisel, ruler, file, drill, spoon, knife,
         hook, paint pot, pair of pliers, screwdriver, sewing machine, loom, clamp, plane, trowel,
         vise, awl, mallet, crowbar, sickle, whisk, funnel, crank, rolling pin, spade, tape measure,
         bradawl, sieve, stapler, spool, trestle, pulley, paint roller, wrench, pickax, ladle

@@ -335,12 +335,12 @@ def test_state_that_lacks_something(shards: TokenShards) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"context_length": 0}, "context_length is 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"context_length": 0}, "context_length must be at least 1, got 0"),
         ({"rank": 2, "world_size": 2}, r"rank is 2, but must be 0 to 1"),
         ({"rank": -1}, "rank is -1"),
-        ({"world_size": 0}, "world_size is 0, but must be at least 1"),
-        ({"epochs": -1}, "epochs is -1, but must be at least 0"),
+        ({"world_size": 0}, "world_size must be at least 1, got 0"),
+        ({"epochs": -1}, "epochs must be at least 0, got -1"),
         ({"batch_size": 10**6}, r"tokens make \d+ windows of context_length 8, fewer than"),
         ({"context_length": 10**6}, "make 0 windows"),
     ],

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from gptbook.evals import bits_per_byte_estimate
 from gptbook.tinyworld import CHARACTERS, KINDS, TinyWorld
 from tests.tinyworld_checks import (
     check_corruption,
@@ -163,7 +164,7 @@ def test_errors_name_the_argument_of_the_world(arguments: dict[str, float], mess
 @pytest.mark.parametrize("name", ["seed", "people", "largest_number", "longest_list"])
 @pytest.mark.parametrize("value", [True, 20.0, "20", None])
 def test_counts_must_be_whole_numbers(name: str, value: object) -> None:
-    with pytest.raises(TypeError, match=f"{name} is .*; give a whole number"):
+    with pytest.raises(TypeError, match=f"{name} must be an int, got {value!r}"):
         TinyWorld(**{name: value})  # type: ignore[arg-type]
 
 
@@ -174,9 +175,19 @@ def test_documents_check_their_arguments_at_once() -> None:
         WORLD.documents(-1)
     with pytest.raises(ValueError, match="start is -2"):
         WORLD.documents(1, start=-2)
-    with pytest.raises(TypeError, match="index is True"):
+    with pytest.raises(TypeError, match="index must be an int, got True"):
         WORLD.document(True)
     assert list(WORLD.documents(0)) == []
+
+
+def test_the_entropy_rate_is_the_ratio_estimate_of_evals() -> None:
+    """`evals` stands above TinyWorld in the table of modules, so the two are compared here."""
+    documents = list(WORLD.documents(200, "facts"))
+    nats, sizes = [-d.logprob for d in documents], [len(d.text) for d in documents]
+    wanted = bits_per_byte_estimate(nats, sizes)
+    rate = WORLD.entropy_rate("facts", n=200)
+    assert rate.bits_per_byte == pytest.approx(wanted.value, rel=1e-12)
+    assert rate.standard_error == pytest.approx(wanted.standard_error, rel=1e-9)
 
 
 def test_a_world_survives_pickling() -> None:

@@ -4,11 +4,13 @@ import math
 import random
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
+from gptbook import tinyworld_adventures, tinyworld_plots, tinyworld_scenes
 from gptbook.tinyworld_judge import JOYS, SORROWS, ending_of
-from gptbook.tinyworld_narrator import Wordings
+from gptbook.tinyworld_narrator import Choice, Piece, Wordings
 from gptbook.tinyworld_people import ANIMALS, HEROINES, OCCUPATIONS, PEOPLE, THINGS
 from gptbook.tinyworld_speech import Chances, Teller, check_prefix_free, generate, score
 from gptbook.tinyworld_stories import (
@@ -53,6 +55,35 @@ def test_no_alternative_is_ever_a_prefix_of_another(teller: StoryTeller) -> None
     rng = random.Random(fresh_seed())
     for _ in range(150):
         teller.tell(StrictTeller(random.Random(rng.getrandbits(64))))
+
+
+@pytest.mark.parametrize("teller", [HILL, SHORE])
+def test_no_two_choices_side_by_side_can_give_the_same_word(teller: StoryTeller) -> None:
+    """ "copper copper" comes once in thousands of stories, so the templates are looked at."""
+    modules = (tinyworld_adventures, tinyworld_plots, tinyworld_scenes)
+    wordings = [w for m in modules for w in vars(m).values() if isinstance(w, Wordings)]
+    assert len(wordings) > 50
+    for template in (text for each in wordings for _, text in each.pairs):
+        wording = teller.language.parse(template)
+        for left, right in pairwise([*wording.head, *wording.tail]):
+            assert not last_words(left) & first_words(right), f"{template}: {left} {right}"
+
+
+def texts_of(piece: Piece) -> list[str]:
+    """What a piece can say, if that is known before a story is told."""
+    if isinstance(piece, Choice):
+        return list(piece.options.texts)
+    return [piece] if isinstance(piece, str) else []
+
+
+def last_words(piece: Piece) -> set[str]:
+    """The words with which a piece may end before a space."""
+    return {text.split()[-1] for text in texts_of(piece) if re.search(r"\w $", text)}
+
+
+def first_words(piece: Piece) -> set[str]:
+    """The words with which a piece may begin."""
+    return {word for text in texts_of(piece) for word in re.findall(r"^[\w-]+", text)}
 
 
 @pytest.mark.parametrize("teller", [HILL, SHORE])

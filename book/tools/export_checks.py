@@ -12,7 +12,7 @@ from book.tools.export_rules import bindings, defined_names, is_type_checking
 # stands to its left in its own row.
 # fmt: off
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "config", "device", "tracking", "pretokenize"),
+    ("errors", "arguments", "config", "device", "tracking", "pretokenize"),
     ("bpe_training", "bpe_encoding", "tokenizer_formats", "tokenizer", "flops",
      "tinyworld_speech", "tinyworld_people", "tinyworld_words", "tinyworld_narrator",
      "tinyworld_scenes", "tinyworld_plots", "tinyworld_adventures", "tinyworld_stories",
