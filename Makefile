@@ -91,7 +91,7 @@ lock: ## Pin the newest versions that pyproject.toml allows in requirements.lock
 	@_build/lock/bin/pip install --quiet --disable-pip-version-check ".[dev]"
 	@# torch's own wheel asks for CUDA's packages, and only where it is built for a GPU.
 	@_build/lock/bin/pip freeze --all --exclude gptbook --exclude pip | \
-	  sed -E '/^(nvidia-|cuda-|triton)/d; s/^(torch==[^+]+)\+.*/\1/' > requirements.lock.new && mv requirements.lock.new requirements.lock
+	  sed -E '/^(nvidia-|cuda-)/d; s/^(torch==[^+]+)\+.*/\1/; s/^(triton==.*)/\1; sys_platform == "linux" and platform_machine == "x86_64"/' > requirements.lock.new && mv requirements.lock.new requirements.lock
 
 .PHONY: clean
 clean: ## Remove what was built, but not .venv

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.tensor_modules import TENSOR_MODULES
+
 ROOT = Path(__file__).resolve().parents[1]
 BIN = Path(sys.executable).parent
 MODULES = sorted(
@@ -15,8 +17,6 @@ MODULES = sorted(
     if path.stem != "__init__"
 )
 HEAVY = ("torch", "matplotlib", "IPython", "tiktoken", "tokenizers")
-OF_TENSORS = ("gptbook.data",)
-"""Modules whose values are torch's, so that they cannot do without it."""
 
 
 def run(*command: str, stdin: str = "", cwd: Path = ROOT) -> "subprocess.CompletedProcess[str]":
@@ -28,7 +28,7 @@ def run(*command: str, stdin: str = "", cwd: Path = ROOT) -> "subprocess.Complet
 
 @pytest.mark.parametrize("module", ["gptbook", "gptbook.app", "gptbook.app.notebook", *MODULES])
 def test_import_is_light_and_silent(module: str) -> None:
-    heavy = set(HEAVY) - ({"torch"} if module in OF_TENSORS else set())
+    heavy = set(HEAVY) - ({"torch"} if module in TENSOR_MODULES else set())
     code = f"import sys, {module}; print(*sorted({heavy!r} & set(sys.modules)))"
     result = run(sys.executable, "-c", code)
     assert result.returncode == 0, result.stderr

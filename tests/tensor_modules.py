@@ -1,0 +1,10 @@
+"""Modules whose values are torch's, so that they cannot do without it."""
+
+TENSOR_MODULES = (
+    "gptbook.attention",
+    "gptbook.data",
+    "gptbook.flash_attention",
+    "gptbook.kv_cache",
+    "gptbook.layers",
+    "gptbook.positions",
+)
