@@ -1,5 +1,5 @@
-# Exported from chapters/03_rotary_positions.md. Edit the cells there and run `make export`, or edit
-# this file and run `python -m book.tools.export --back`.
+# Exported from chapters/03_rotary_positions.md, chapters/04_kv_cache.md. Edit the cells there and
+# run `make export`, or edit this file and run `python -m book.tools.export --back`.
 """Configurations: frozen dataclasses that check what they are given. Nothing here needs torch."""
 
 import math
@@ -101,3 +101,69 @@ class RopeConfig:
         check_above(self.base, "base", 1, "RoFormer has 10000.0")
         if self.scaling is not None and not isinstance(self.scaling, RopeScaling):
             raise TypeError(f"scaling must be a RopeScaling or None, got {self.scaling!r}")
+
+
+Backend = Literal["reference", "sdpa", "tiled", "flash", "auto"]
+"""What computes attention; see `gptbook.attention.attend`."""
+
+
+@dataclass(frozen=True)
+class AttentionConfig:
+    """An attention layer's shape. Numbers left out are filled in when it is made.
+
+    Attributes:
+        d_model: width of the vectors that come in and go out, C.
+        n_head: heads of queries, H.
+        n_kv_head: heads of keys and values, K; it divides n_head. None: as many as n_head.
+        d_head: width of a head, D. None: d_model / n_head.
+        bias: whether queries, keys and values have a bias.
+        output_bias: whether the output has one. None: as bias.
+        rope: how queries and keys are turned by their positions; None: not at all.
+        sliding_window: how many tokens a query sees, itself included; None: all up to itself.
+        dropout: share of the weights set to zero in training.
+        backend: what computes it.
+
+    Raises:
+        ValueError: numbers that do not go together.
+    """
+
+    d_model: int
+    n_head: int
+    n_kv_head: int = None  # type: ignore[assignment]  # numbers from __post_init__ on
+    d_head: int = None  # type: ignore[assignment]
+    bias: bool = False
+    output_bias: bool = None  # type: ignore[assignment]
+    rope: RopeConfig | None = None
+    sliding_window: int | None = None
+    dropout: float = 0.0
+    backend: Backend = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("d_model", "n_head", "n_kv_head", "d_head", "sliding_window"):
+            if getattr(self, name) is not None:
+                checked_integer(getattr(self, name), name, 1)
+        if self.n_kv_head is None:
+            object.__setattr__(self, "n_kv_head", self.n_head)
+        if self.n_head % self.n_kv_head:
+            raise ValueError(
+                f"n_head={self.n_head} is no multiple of n_kv_head={self.n_kv_head}: each head of "
+                "keys serves the same number of query heads"
+            )
+        if self.d_head is None:
+            if self.d_model % self.n_head:
+                raise ValueError(
+                    f"d_model={self.d_model} is no multiple of n_head={self.n_head}: change one, "
+                    "or give d_head"
+                )
+            object.__setattr__(self, "d_head", self.d_model // self.n_head)
+        if self.rope is not None and self.d_head % 2:
+            raise ValueError(
+                f"d_head={self.d_head} is odd, and RoPE turns pairs: make it even, or rope None"
+            )
+        if self.output_bias is None:
+            object.__setattr__(self, "output_bias", self.bias)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        if self.backend not in get_args(Backend):
+            names = ", ".join(get_args(Backend))
+            raise ValueError(f"backend must be one of {names}, got {self.backend!r}")
