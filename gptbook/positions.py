@@ -236,7 +236,7 @@ def alibi_bias(
 ) -> Float[Tensor, "H T S"]:
     """Return what ALiBi adds to scores: minus the head's slope times the distance, float32.
 
-    The distance is |query_index - key_index|; which keys a query sees is up to the mask.
+    The distance is `|query_index - key_index|`; which keys a query sees is up to the mask.
 
     Source: Press et al. (2022).
     """
