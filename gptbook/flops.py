@@ -143,6 +143,65 @@ def training_flops(config: GPTConfig, n_tokens: int | None = None, *, dense: boo
     return 3 * forward_flops(config, n_tokens, dense=dense).total
 
 
+@dataclass(frozen=True)
+class ActivationBytes:
+    """Bytes for one token that forward keeps for backward, in all layers together.
+
+    Attributes:
+        norms: what norms read, and what they give to the matrices behind them.
+        attention: queries, keys, values and the result; with `dense`, also the weights.
+        mlp: hidden numbers before and after the activation.
+        logits: log-probabilities of the plain loss, in float32: 4 V.
+    """
+
+    norms: float
+    attention: float
+    mlp: float
+    logits: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.norms + self.attention + self.mlp + self.logits
+
+
+def activation_bytes(
+    config: GPTConfig,
+    n_tokens: int | None = None,
+    *,
+    bytes_per_number: int = 2,
+    dense: bool = False,
+) -> ActivationBytes:
+    """Return the bytes for one token that forward keeps for backward, without dropout.
+
+    They are those of this package's layers outside torch.compile, which keeps less. Source of the
+    method: Korthikanti et al. (2022), section 4.
+
+    Args:
+        config: the model.
+        n_tokens: length of the row, which matters for `dense` only; None: context_length.
+        bytes_per_number: 2 for bfloat16, 4 for float32.
+        dense: count the attention weights, which the backend "reference" keeps twice, before and
+            after the mask; all other backends compute them anew.
+    """
+    c, heads, d_attention = config.d_model, config.n_head, config.n_head * config.d_head
+    # Behind an RMSNorm the normalized vector waits for the gradient of the weights.
+    norm = 2 * c + 2 if config.norm == "layernorm" else 3 * c + 1
+    n_tokens = checked_integer(n_tokens or config.context_length, "n_tokens", 1)
+    attention = qkv_width(config) + d_attention + heads * (2 * n_tokens if dense else 1)
+    n_changes = (config.positions == "rope") + config.qk_norm
+    attention += n_changes * (d_attention + config.n_kv_head * config.d_head)  # new queries, keys
+    attention += d_attention * (n_changes > 0)  # their result is laid out anew
+    mlp = {"relu": 1, "gelu": 2, "gelu_tanh": 2, "swiglu": 4}[config.mlp] * config.d_ff
+    last = norm if config.norm_position == "pre" else c
+    return ActivationBytes(
+        norms=bytes_per_number * (config.n_layer * 2 * norm + last),
+        attention=bytes_per_number * config.n_layer * attention,
+        mlp=bytes_per_number * config.n_layer * mlp,
+        logits=4 * config.vocab_size,
+    )
+
+
 def kv_cache_bytes(
     config: GPTConfig, n_tokens: int, *, batch_size: int = 1, bytes_per_number: int = 2
 ) -> int:
