@@ -116,7 +116,7 @@ QWEN3_CONFIG = FamilyConfig(
     architecture="Qwen3ForCausalLM",
     keys={key: name for key, name in LLAMA_KEYS.items() if key != "mlp_bias"},
     defaults={
-        "num_key_value_heads": None,
+        "num_key_value_heads": 32,
         "head_dim": 128,
         "rms_norm_eps": 1e-6,
         "tie_word_embeddings": False,
@@ -217,19 +217,23 @@ def rope_from_huggingface(values: Mapping[str, Any]) -> RopeConfig:
     rope = {key: value for key, value in rope.items() if value is not None}
     if rope.get("partial_rotary_factor", 1.0) == 1.0:
         rope.pop("partial_rotary_factor", None)
-    if kind == "default":
-        return RopeConfig(base)
     length = rope.pop("original_max_position_embeddings", values["max_position_embeddings"])
     if kind == "yarn":
         take_yarn_settings(rope, values["max_position_embeddings"] / length)
     known = {
+        "default": set(),
         "linear": {"factor"},
         "llama3": {"factor", "low_freq_factor", "high_freq_factor"},
         "yarn": {"factor", "beta_fast", "beta_slow", "attention_factor"},
     }
     if kind not in known or (unknown := set(rope) - known[kind]):
         what = f"{kind!r}" if kind not in known else f"{kind!r} with {sorted(unknown)}"
-        raise ValueError(f"config.json: rotary positions scaled by {what}; known: {list(known)}")
+        raise ValueError(
+            f"config.json: rotary positions scaled by {what}; known: {', '.join(known)}"
+        )
+    if kind == "default":
+        return RopeConfig(base)
+    rope = {key: float(value) for key, value in rope.items()}
     return RopeConfig(base, RopeScaling(kind, original_context_length=length, **rope))
 
 

@@ -27,7 +27,7 @@ def cross_entropy(
     targets: Int[Tensor, "*N"],
     *,
     ignore_index: int = IGNORE,
-    denominator: float | None = None,
+    denominator: float | int | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Return the mean of -log p(target) in nats, and {"nats": their sum, "tokens": their number}.
 
@@ -197,7 +197,7 @@ def linear_cross_entropy(
     targets: Int[Tensor, "*N"],
     *,
     ignore_index: int = IGNORE,
-    denominator: float | None = None,
+    denominator: float | int | None = None,
     chunk_tokens: int | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Return `cross_entropy(hidden @ weight.T, targets)` without ever holding all logits.
