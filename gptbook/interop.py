@@ -134,10 +134,10 @@ def save_huggingface(
     bos_token_id: int | None = None,
     eos_token_id: int | None = None,
 ) -> Path:
-    """Write a model so that transformers' AutoModelForCausalLM and vLLM load it; return the folder.
+    """Write a model so that transformers' AutoModelForCausalLM loads it; return the folder.
 
-    The folder appears whole or not at all: the files are written to one beside it, which is then
-    renamed.
+    Other programs that read such folders, vLLM among them, find the same names and keys there. It
+    appears whole or not at all: the files are written to one beside it, which is then renamed.
 
     Args:
         model: a GPT of a kind that Hugging Face has, on any device.

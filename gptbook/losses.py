@@ -205,7 +205,8 @@ def linear_cross_entropy(
     At most chunk_tokens * V logits exist at a time. Gradients are computed along with the loss, if
     they will be needed, and held until backward: they are as large as hidden and weight, and in
     float32 if these are narrower. Tokens that do not count cost nothing. Under autocast the matrix
-    products are done in its type. On a GPU the call waits for the number of targets that count.
+    products are done in its type. The call reads how many targets count, for which it waits for a
+    GPU, and torch.compile breaks its graph: compile the model, and call this on what it returns.
 
     Args:
         hidden: what the logits are computed from.
