@@ -21,6 +21,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from gptbook.arguments import check_heads
+
 HIDDEN, MIXED, VISIBLE = 0, 1, 2
 """What a tile of scores is: no query in it sees a key in it; some do; every one sees every key."""
 
@@ -229,7 +231,7 @@ def tiled_attention(
     Raises:
         ValueError: shapes or arguments that do not go together.
     """
-    check_shapes(q, k, v)
+    check_heads(q, k, v)
     sight = make_sight(
         q.shape[2],
         k.shape[2],
@@ -247,23 +249,6 @@ def tiled_attention(
     factor = 1 / math.sqrt(q.shape[3]) if scale is None else scale
     out: Tensor = _Tiled.apply(q, k, v, sight, factor, (rows, columns))  # type: ignore[no-untyped-call]
     return out
-
-
-def check_shapes(q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Raise ValueError unless q, (B, H, T, D), and k and v, (B, K, S, D), go together."""
-    fits = q.ndim == k.ndim == 4 and k.shape == v.shape
-    if not (fits and (q.shape[0], q.shape[3]) == (k.shape[0], k.shape[3])):
-        raise ValueError(
-            "q must have shape (B, H, T, D) and k and v (B, K, S, D), got "
-            f"{tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
-        )
-    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
-        raise ValueError(f"{q.shape[1]} heads of queries are no multiple of {k.shape[1]} of keys")
-    if not (q.dtype == k.dtype == v.dtype and q.device == k.device == v.device):
-        raise ValueError(
-            f"q, k and v must have one dtype and device, got {q.dtype} on {q.device}, "
-            f"{k.dtype} on {k.device} and {v.dtype} on {v.device}"
-        )
 
 
 def flash_obstacle(q: Tensor, scale: float | None = None) -> str | None:

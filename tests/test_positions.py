@@ -51,7 +51,7 @@ def test_lookup_is_a_one_hot_product_with_its_gradient(
     (layer(ids) * weights).sum().backward()
     table = layer.weight.detach().clone().requires_grad_()
     product = one_hot(ids, vocab_size).float() @ table
-    (product * weights).sum().backward()  # type: ignore[no-untyped-call]
+    (product * weights).sum().backward()
     assert torch.equal(layer(ids), product)
     assert layer.weight.grad is not None
     assert table.grad is not None
@@ -64,7 +64,7 @@ def test_output_uses_the_same_table(draw: torch.Generator) -> None:
     layer = TokenEmbedding(13, 6)
     hidden = normal(draw, 2, 5, 6)
     torch.testing.assert_close(layer.logits(hidden), hidden @ layer.weight.T)
-    layer.logits(hidden).sum().backward()  # type: ignore[no-untyped-call]
+    layer.logits(hidden).sum().backward()
     assert layer.weight.grad is not None
     assert (layer.weight.grad != 0).all()  # as an output, every row has a gradient
     assert [name for name, _ in layer.named_parameters()] == ["weight"]

@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gptbook.flash_attention import Sight, check_shapes, flash_obstacle, make_sight
+from gptbook.arguments import check_heads
+from gptbook.flash_attention import Sight, flash_obstacle, make_sight
 from gptbook.kernels import tl, triton
 
 LOG2_E = tl.constexpr(1.4426950408889634)
@@ -380,7 +381,7 @@ def flash_attention(
         ValueError: shapes or arguments that do not go together, or a call that this kernel cannot
             serve: on the CPU without the interpreter, of another dtype, or with D above 256.
     """
-    check_shapes(q, k, v)
+    check_heads(q, k, v)
     obstacle = flash_obstacle(q, scale)
     if obstacle is not None:
         raise ValueError(obstacle)
@@ -525,5 +526,5 @@ def _launch(kernel: Any, n_programs: int, tensors: dict[str, Tensor], **argument
     if not n_programs:
         return
     strides = {f"{name}_strides": x.stride()[:3] for name, x in tensors.items()}
-    with torch.cuda.device_of(tensors["q"]):  # type: ignore[no-untyped-call]
+    with torch.cuda.device_of(tensors["q"]):
         kernel[(n_programs,)](**tensors, **strides, **arguments)
