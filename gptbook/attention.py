@@ -1,5 +1,5 @@
-# Exported from chapters/04_attention.md. Edit the cells there and run `make export`, or edit this
-# file and run `python -m book.tools.export --back`.
+# Exported from chapters/04_attention.md, chapters/04_kv_cache.md. Edit the cells there and run
+# `make export`, or edit this file and run `python -m book.tools.export --back`.
 """Attention: who may see whom, the reference, the choice of a backend, and the layer.
 
 Shapes: B batch, H heads of queries, K heads of keys and values, T places of queries, S places of
@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
-from torch.nn.functional import dropout
+from torch import Tensor, nn
+from torch.nn.functional import dropout, scaled_dot_product_attention
+
+from gptbook.config import AttentionConfig, Backend
+from gptbook.kv_cache import KVCache
+from gptbook.positions import RotaryPositions, Rotation, apply_rotary
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,3 +153,196 @@ def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
         raise ValueError(f"the heads of q must be a multiple of those of k: {shapes}")
     if not q.dtype == k.dtype == v.dtype:
         raise ValueError(f"q, k and v must have one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
+
+
+def attend(
+    q: Float[Tensor, "B H T D"],
+    k: Float[Tensor, "B K S D"],
+    v: Float[Tensor, "B K S D"],
+    mask: AttentionMask | None = None,
+    *,
+    scale: float | None = None,
+    dropout_p: float = 0.0,
+    backend: Backend = "auto",
+) -> Float[Tensor, "B H T D"]:
+    """Return what `reference_attention` returns, less the weights, by the backend of your choice.
+
+    Args:
+        q: queries.
+        k: keys; K divides H.
+        v: values.
+        mask: who sees whom; None: everyone sees all keys.
+        scale: factor of the scores; None: 1 / sqrt(D).
+        dropout_p: share of the weights set to zero.
+        backend: "reference" makes the T by S matrix; "sdpa" is torch's function; "tiled" goes tile
+            by tile in PyTorch, the slow twin of "flash", a Triton kernel for a GPU; "auto" is sdpa,
+            or flash on a GPU for a mask that sdpa would have to be given as a matrix.
+
+    Raises:
+        ValueError: shapes that do not go together, or a backend that cannot serve, and why.
+    """
+    check_heads(q, k, v)
+    match backend:
+        case "reference":
+            return reference_attention(q, k, v, mask, scale=scale, dropout_p=dropout_p)[0]
+        case "sdpa" | "auto":
+            return _sdpa(q, k, v, mask, scale, dropout_p)
+    names = ", ".join(get_args(Backend))
+    raise ValueError(f"backend must be one of {names}, got {backend!r}")
+
+
+def _sdpa(
+    q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask | None, scale: float | None, p: float
+) -> Tensor:
+    """Call torch's function, with a matrix for a mask only where the shapes do not say it all."""
+    T, S = q.shape[2], k.shape[2]
+    grouped = q.shape[1] != k.shape[1]
+    if mask is not None and mask.by_shape and mask.causal and T == 1 and S > 0:
+        k, v = (x[:, :, -(mask.window or S) :] for x in (k, v))  # one query: what it sees is left
+        mask = None
+    if mask is None or (mask.by_shape and not mask.causal):
+        return scaled_dot_product_attention(q, k, v, dropout_p=p, scale=scale, enable_gqa=grouped)
+    if mask.by_shape and T == S and (mask.window is None or mask.window >= T):
+        return scaled_dot_product_attention(
+            q, k, v, dropout_p=p, is_causal=True, scale=scale, enable_gqa=grouped
+        )
+    visible = mask.dense(T, S, q.device)
+    blind = ~visible.any(-1, keepdim=True)
+    out = scaled_dot_product_attention(
+        # What torch gives a query that sees nothing differs among its kernels, and can be NaN: let
+        # it see everything, and take away the result.
+        q, k, v, attn_mask=visible | blind, dropout_p=p, scale=scale, enable_gqa=grouped
+    )  # fmt: skip
+    return out.masked_fill(blind, 0.0)
+
+
+class CausalSelfAttention(nn.Module):
+    """Multi-head attention of a row over itself, each place seeing no later one.
+
+    Attributes:
+        qkv: makes all heads' queries, then keys, then values: ((H + 2 K) D, C).
+        output: takes the heads' results, side by side, back to the width C.
+    """
+
+    def __init__(
+        self,
+        config: AttentionConfig,
+        layer: int = 0,
+        q_norm: nn.Module | None = None,
+        k_norm: nn.Module | None = None,
+    ) -> None:
+        """Make a layer.
+
+        Args:
+            config: its shape.
+            layer: its number in the model, which is its number in the cache.
+            q_norm: applied to each query, (..., D), before it is turned (chapter 5 says why).
+            k_norm: the same for keys.
+        """
+        super().__init__()
+        self.config, self.layer = config, layer
+        H, K, D = config.n_head, config.n_kv_head, config.d_head
+        self.qkv = nn.Linear(config.d_model, (H + 2 * K) * D, bias=config.bias)
+        self.output = nn.Linear(H * D, config.d_model, bias=config.output_bias)
+        self.q_norm, self.k_norm = q_norm, k_norm
+        self.rotary = None if config.rope is None else RotaryPositions(D, config.rope)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T C"],
+        *,
+        positions: Int[Tensor, "*B T"] | None = None,
+        document_ids: Int[Tensor, "B T"] | None = None,
+        kv_cache: KVCache | None = None,
+        rotation: Rotation | None = None,
+        mask: AttentionMask | None = None,
+        return_weights: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return (B, T, C), or that and the weights, (B, H, T, S).
+
+        Args:
+            x: the row's vectors.
+            positions: by how much RoPE turns each place, (B, T) or (T,); by default its place in
+                the row, counted on from what the cache has.
+            document_ids: places see only those of their own document.
+            kv_cache: tokens read before; the new ones are written behind them, and whoever calls
+                advances it.
+            rotation: what RotaryPositions gives for `positions`, to compute it once for all layers.
+            mask: who sees whom, to make it once for all layers: see `mask_for`.
+            return_weights: also return the weights, for which the reference is used.
+
+        Raises:
+            ValueError: weights are wanted of another backend, or documents with a cache.
+            CacheFullError: the cache has no room for T more tokens.
+        """
+        config, (B, T, _) = self.config, x.shape
+        if return_weights and config.backend not in ("reference", "auto"):
+            raise ValueError(
+                f"backend={config.backend!r} makes no weights: use reference to look at them"
+            )
+        if mask is None:
+            mask = mask_for(T, config.sliding_window, document_ids, kv_cache)
+        q, k, v = self._heads(x)
+        if self.rotary is not None:
+            if rotation is None:
+                rotation = self.rotary(places(T, x.device, positions, kv_cache))
+            q, k = apply_rotary(q, rotation), apply_rotary(k, rotation)
+        if kv_cache is not None:
+            k, v = kv_cache.write(self.layer, k, v)
+        p = config.dropout if self.training else 0.0
+        if return_weights:
+            out, weights = reference_attention(q, k, v, mask, dropout_p=p)
+        else:
+            out = attend(q, k, v, mask, dropout_p=p, backend=config.backend)
+        y = self.output(out.transpose(1, 2).reshape(B, T, -1))
+        return (y, weights) if return_weights else y
+
+    def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, (B, H, T, D), keys and values, (B, K, T, D)."""
+        H, K, D = self.config.n_head, self.config.n_kv_head, self.config.d_head
+        heads = self.qkv(x).unflatten(-1, (H + 2 * K, D)).transpose(1, 2)
+        q, k, v = heads.split((H, K, K), dim=1)
+        q = q if self.q_norm is None else self.q_norm(q)
+        k = k if self.k_norm is None else self.k_norm(k)
+        return q, k, v
+
+
+def mask_for(
+    n_new: int,
+    window: int | None = None,
+    document_ids: Int[Tensor, "B T"] | None = None,
+    kv_cache: KVCache | None = None,
+) -> AttentionMask:
+    """Return who sees whom when n_new tokens are read, behind those of a cache if there is one.
+
+    Raises:
+        ValueError: documents together with a cache, which keeps no documents apart.
+    """
+    if kv_cache is None:
+        return AttentionMask(
+            window=window, query_documents=document_ids, key_documents=document_ids
+        )
+    if document_ids is not None:
+        raise ValueError(
+            "document_ids cannot go with kv_cache: give each document a row of its own"
+        )
+    windows = [size for size in (window, kv_cache.window) if size is not None]
+    return AttentionMask(
+        window=min(windows, default=None),
+        query_index=kv_cache.query_index(n_new),
+        key_index=kv_cache.key_index(n_new),
+    )
+
+
+def places(
+    n_new: int,
+    device: torch.device | str,
+    positions: Int[Tensor, "*B T"] | None = None,
+    kv_cache: KVCache | None = None,
+) -> Int[Tensor, "*B T"]:
+    """Return positions if they are given, else the tokens' places in their rows."""
+    if positions is not None:
+        return positions
+    if kv_cache is not None:
+        return kv_cache.positions(n_new)
+    return torch.arange(n_new, device=device)
