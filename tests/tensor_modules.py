@@ -6,5 +6,6 @@ TENSOR_MODULES = (
     "gptbook.flash_attention",
     "gptbook.kv_cache",
     "gptbook.layers",
+    "gptbook.model",
     "gptbook.positions",
 )
