@@ -83,38 +83,22 @@ def random_slots(rng: random.Random, rows: int, n_queries: int, n_keys: int) -> 
 def random_mask(
     kind: str, rng: random.Random, batch: int, n_queries: int, n_keys: int
 ) -> AttentionMask | None:
-    window = rng.randint(1, max(n_keys, 2))
-    documents = {
-        "query_documents": random_documents(rng, batch, n_queries),
-        "key_documents": random_documents(rng, batch, n_keys),
-    }
-    slots = random_slots(rng, batch, n_queries, n_keys)
-    indexes = {"query_index": slots.query_index, "key_index": slots.key_index}
-    match kind:
-        case "none":
-            return None
-        case "all":
-            return AttentionMask(causal=False)
-        case "causal":
-            return AttentionMask()
-        case "window":
-            return AttentionMask(window=window)
-        case "documents":
-            return AttentionMask(**documents)
-        case "documents both ways":
-            return AttentionMask(causal=False, **documents)
-        case "slots":
-            return slots
-        case "slots for all rows":
-            same = random_slots(rng, 1, n_queries, n_keys)
-            return replace(same, causal=rng.random() < 0.5)
-        case "everything":
-            return AttentionMask(window=window, **indexes, **documents)
-        case "empty rows":
-            assert slots.key_index is not None
-            slots.key_index[rng.randrange(batch)] = -1
-            return slots
-    raise ValueError(kind)
+    """Return a mask of one of the kinds MASKS; some of its queries may see no key."""
+    if kind == "none":
+        return None
+    mask = AttentionMask(causal=kind not in ("all", "documents both ways"))
+    if kind in ("slots", "everything", "empty rows"):
+        mask = random_slots(rng, batch, n_queries, n_keys)
+    if kind == "slots for all rows":
+        mask = replace(random_slots(rng, 1, n_queries, n_keys), causal=rng.random() < 0.5)
+    if kind in ("window", "everything"):
+        mask = replace(mask, window=rng.randint(1, max(n_keys, 2)))
+    if kind in ("documents", "documents both ways", "everything"):
+        queries, keys = (random_documents(rng, batch, n) for n in (n_queries, n_keys))
+        mask = replace(mask, query_documents=queries, key_documents=keys)
+    if kind == "empty rows" and mask.key_index is not None:
+        mask.key_index[rng.randrange(batch)] = -1
+    return mask
 
 
 MASKS = (
@@ -199,8 +183,8 @@ def oracle(case: Case) -> Oracle:
     scale = 1 / math.sqrt(d_head) if case.scale is None else case.scale
     shapes = {"out": q.shape, "weights": (batch, n_head, n_queries, n_keys)}
     shapes |= {"dq": q.shape, "dk": k.shape, "dv": v.shape}
-    zeros = [{name: np.zeros(shape) for name, shape in shapes.items()} for _ in range(2)]
-    found = Oracle(*zeros)
+    values, sizes = ({name: np.zeros(shapes[name]) for name in shapes} for _ in range(2))
+    found = Oracle(values, sizes)
     for b in range(batch):
         for t in range(n_queries):
             seen = [s for s in range(n_keys) if sees(case.mask, b, t, s, n_queries, n_keys)]
@@ -279,20 +263,23 @@ def allowed_errors(case: Case, dtype: torch.dtype, expected: Oracle, exact_logit
     eps * logit_size covers score and largest score, twice that also the division by their sum.
     The other roundings (weights, their gradients, the sums over keys and over the head size, the
     output) are each eps / 2 of `sizes`; 8 eps of it covers a dozen of them, and sums, whose errors
-    grow with the root of their lengths. In half types, where eps * logit_size would be loose, 3
-    times what rounding the inputs to the type changes takes its place, which is measured: it moves
-    the scores by as much as rounding them does. Last, a weight below the type's range becomes 0.
+    grow with the root of their lengths. Measured: torch and the reference use up to 0.4 of this.
+
+    In half types eps * logit_size would be loose. Rounding q and k moves the scores by as much as
+    rounding the scores does, and what rounding the inputs changes is measured: twice that, and 4
+    eps for the few roundings that are not made in float32. Measured: torch uses up to 0.2 of it.
+
+    Last, a weight below the type's range becomes 0.
     """
     info = torch.finfo(dtype)
     is_half = dtype in (torch.float16, torch.bfloat16)
-    logit_roundings = 0.0 if is_half or exact_logits else 2 * expected.logit_size
-    allowed = {
-        name: info.eps * (8 + logit_roundings) * size for name, size in expected.sizes.items()
-    }
+    logit_roundings = 0.0 if exact_logits else 2 * expected.logit_size
+    factor = info.eps * (4 if is_half else 8 + logit_roundings)
+    allowed = {name: factor * size for name, size in expected.sizes.items()}
     if is_half:
         unrounded = oracle(case).values
         for name, value in expected.values.items():
-            allowed[name] = allowed[name] + 3 * abs(unrounded[name] - value).max()
+            allowed[name] = allowed[name] + 2 * abs(unrounded[name] - value).max()
     underflow = info.smallest_normal * (info.eps if dtype == torch.float16 else 1)
     largest = [float(x.abs().max()) for x in (case.q, case.k, case.v, case.gradient)]
     n_terms = max(case.k.shape[2], case.q.shape[2] * case.q.shape[1] // case.k.shape[1])
@@ -316,9 +303,7 @@ def assert_equals_oracle(
         )
 
 
-def assert_close(
-    found: Tensor, expected: Tensor, roundings: float = 64
-) -> None:
+def assert_close(found: Tensor, expected: Tensor, roundings: float = 64) -> None:
     """Compare two ways to compute a tensor in one type.
 
     An element may be off by `roundings` * eps of the expected tensor's largest one: a layer is four

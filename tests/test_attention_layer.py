@@ -86,9 +86,9 @@ def slow_layer(
     k = k if slow.k_norm is None else slow.k_norm(k)
     if config.rope is not None:
         places = torch.arange(length) if positions is None else positions
-        places = places.expand(batch, length).numpy()
+        numbers = places.expand(batch, length).numpy()
         q, k = (
-            torch.from_numpy(turn(part.detach().numpy(), places, config.rope.base))
+            torch.from_numpy(turn(part.detach().numpy(), numbers, config.rope.base))
             for part in (q, k)
         )
     case = Case(q.detach(), k.detach(), v.detach(), torch.zeros(q.shape).double(), mask)

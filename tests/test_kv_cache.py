@@ -68,7 +68,7 @@ def vectors(rng: random.Random, batch: int, length: int) -> Tensor:
 
 
 def random_sizes(rng: random.Random, total: int) -> list[int]:
-    sizes = []
+    sizes: list[int] = []
     while sum(sizes) < total:
         sizes.append(rng.randint(1, min(5, total - sum(sizes))))
     return sizes
@@ -609,7 +609,7 @@ def test_sizes_below_one_are_refused(kind: type[KVCache], place: int) -> None:
     for size in (0, -3):
         sizes[place] = size
         with pytest.raises(ValueError, match=f"{names[place]}.*{size}"):
-            kind(*sizes)  # type: ignore[arg-type]
+            kind(*sizes)
 
 
 def test_a_cache_for_another_model_is_refused(rng: random.Random) -> None:
