@@ -33,6 +33,8 @@ TILED = ["tiled"]
 RUNS_TRITON = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
 BACKENDS = ["auto", "reference", "sdpa", "tiled", *(["flash"] if RUNS_TRITON else [])]
 EVERY_MASK = pytest.mark.parametrize("kind", MASKS)
+BLOCKS = torch.arange(300)[None] // 23
+SHUFFLED = torch.arange(300) * 7 % 300  # each place once
 HALF_TYPES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 
 
@@ -88,19 +90,33 @@ def test_query_heads_share_key_heads(
     check(attention, random_case(rng, "causal", (7, 7), heads), torch.float32)
 
 
+@pytest.mark.parametrize(
+    ("mask", "lengths"),
+    [
+        (AttentionMask(), (67, 67)),
+        (AttentionMask(), (5, 300)),
+        (AttentionMask(window=17), (270, 270)),
+        (AttentionMask(window=40), (130, 333)),
+        (AttentionMask(causal=False), (300, 3)),
+        (
+            AttentionMask(query_documents=BLOCKS[:, :280], key_documents=BLOCKS[:, :280]),
+            (280, 280),
+        ),
+        (
+            AttentionMask(query_index=torch.tensor([[290, 3, 131]]), key_index=SHUFFLED[None]),
+            (3, 300),
+        ),
+    ],
+    ids=["causal", "decode", "window", "late window", "few keys", "documents", "shuffled"],
+)
 @IMPLEMENTATIONS
-def test_lengths_beyond_one_tile(attention: Attention, rng: random.Random) -> None:
-    """More places than a tile of 16, 32, 64 or 128 holds, and no multiple of any."""
-    for kind, lengths in (
-        ("causal", (67, 67)),
-        ("window", (70, 131)),
-        ("slots", (5, 150)),
-        ("documents", (133, 133)),
-    ):
-        case = random_case(rng, kind, lengths, heads=(2, 1), d_head=16)
-        one_row = {name: getattr(case, name)[:1] for name in ("q", "k", "v", "gradient")}
-        mask = random_mask(kind, rng, 1, *lengths)
-        check(attention, replace(case, mask=mask, **one_row), torch.float32)
+def test_lengths_beyond_one_tile(
+    attention: Attention, mask: AttentionMask, lengths: tuple[int, int], rng: random.Random
+) -> None:
+    """More places than a tile of 32, 64, 128 or 256 holds, and no multiple of any."""
+    case = random_case(rng, "none", lengths, heads=(2, 1), d_head=8)
+    one_row = {name: getattr(case, name)[:1] for name in ("q", "k", "v", "gradient")}
+    check(attention, replace(case, mask=mask, **one_row), torch.float32)
 
 
 def extreme_case(rng: random.Random, kind: str) -> Case:
