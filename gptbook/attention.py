@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import dropout, scaled_dot_product_attention
 
+from gptbook.arguments import check_heads
 from gptbook.config import AttentionConfig, Backend
+from gptbook.flash_attention import flash_obstacle, tiled_attention
 from gptbook.kv_cache import KVCache
 from gptbook.positions import RotaryPositions, Rotation, apply_rotary
 
@@ -142,19 +144,6 @@ def reference_attention(
     return out.reshape(B, H, T, v.shape[-1]).to(q.dtype), weights
 
 
-def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
-    """Raise ValueError unless q, (B, H, T, D), and k and v, (B, K, S, D), go together."""
-    shapes = f"q has shape {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
-    if not q.ndim == k.ndim == v.ndim == 4:
-        raise ValueError(f"q, k and v must have four axes, (B, heads, places, D): {shapes}")
-    if k.shape != v.shape or q.shape[0] != k.shape[0] or q.shape[3] != k.shape[3]:
-        raise ValueError(f"k and v must have the same shape, and B and D of q: {shapes}")
-    if k.shape[1] == 0 or q.shape[1] % k.shape[1]:
-        raise ValueError(f"the heads of q must be a multiple of those of k: {shapes}")
-    if not q.dtype == k.dtype == v.dtype:
-        raise ValueError(f"q, k and v must have one dtype, got {q.dtype}, {k.dtype}, {v.dtype}")
-
-
 def attend(
     q: Float[Tensor, "B H T D"],
     k: Float[Tensor, "B K S D"],
@@ -182,13 +171,50 @@ def attend(
         ValueError: shapes that do not go together, or a backend that cannot serve, and why.
     """
     check_heads(q, k, v)
+    if backend == "auto":
+        backend = _best_backend(q, mask, scale, dropout_p)
+    if dropout_p and backend in ("tiled", "flash"):
+        raise ValueError(
+            f"backend={backend!r} has no dropout, and dropout_p is {dropout_p}: take sdpa, or 0"
+        )
     match backend:
         case "reference":
             return reference_attention(q, k, v, mask, scale=scale, dropout_p=dropout_p)[0]
-        case "sdpa" | "auto":
+        case "sdpa":
             return _sdpa(q, k, v, mask, scale, dropout_p)
+        case "tiled":
+            return tiled_attention(q, k, v, scale=scale, **_fields(mask))
+        case "flash":
+            if obstacle := flash_obstacle(q, scale):
+                raise ValueError(f"backend='flash' cannot serve: {obstacle}")
+            from gptbook.kernels.flash_attention import flash_attention  # needs triton
+
+            return flash_attention(q, k, v, scale=scale, **_fields(mask))
     names = ", ".join(get_args(Backend))
     raise ValueError(f"backend must be one of {names}, got {backend!r}")
+
+
+def _best_backend(
+    q: Tensor, mask: AttentionMask | None, scale: float | None, dropout_p: float
+) -> Backend:
+    """Choose for "auto"."""
+    if mask is None or (mask.by_shape and mask.window is None) or dropout_p or not q.is_cuda:
+        return "sdpa"
+    return "sdpa" if flash_obstacle(q, scale) else "flash"
+
+
+def _fields(mask: AttentionMask | None) -> dict[str, Any]:
+    """Return a mask as the arguments of the tiled functions, which know no class of this module."""
+    if mask is None:
+        return {"causal": False}
+    return {
+        "causal": mask.causal,
+        "window": mask.window,
+        "query_index": mask.query_index,
+        "key_index": mask.key_index,
+        "query_documents": mask.query_documents,
+        "key_documents": mask.key_documents,
+    }
 
 
 def _sdpa(
