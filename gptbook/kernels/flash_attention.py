@@ -516,9 +516,9 @@ def _stretches(sight: Sight, tiling: Tiling, *, by_keys: bool, by_shape: bool) -
     if not by_shape or sight.window is not None:
         return 0, 3
     if not by_keys:
-        return 1, 3  # all that a query may not see comes last
+        return 1, 3  # what a query may not see comes last
     even = sight.query_index.shape[1] % tiling.rows == 0
-    return 0 if sight.causal else 1, 2 if even else 3
+    return 0 if sight.causal else 1, 2 if even else 3  # who may not see a key comes first
 
 
 def _launch(kernel: Any, n_programs: int, tensors: dict[str, Tensor], **arguments: Any) -> None:
