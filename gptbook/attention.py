@@ -153,20 +153,21 @@ def reference_attention(
         mask.check(T, S, B)
     half = q.dtype in (torch.float16, torch.bfloat16)
     kind = torch.float32 if half else q.dtype
-    groups = q.to(kind).reshape(B, K, H // K * T, D)  # a key's queries, one below the other
-    scores = (groups @ k.to(kind).mT).reshape(B, H, T, S)
-    scores = scores * (1 / math.sqrt(D) if scale is None else scale)
-    if bias is not None:
-        scores = scores + bias
-    if mask is None:
-        weights = scores.softmax(-1)
-    else:
-        hidden = ~mask.dense(T, S, q.device)
-        lowest = torch.finfo(kind).min  # not -inf: a row of only that would give NaN
-        weights = scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
-    if dropout_p:
-        weights = dropout(weights, dropout_p)
-    out = weights.reshape(B, K, H // K * T, S) @ v.to(kind)
+    with torch.autocast(q.device.type, enabled=False):  # it would make half types of this
+        groups = q.to(kind).reshape(B, K, H // K * T, D)  # a key's queries, one below the other
+        scores = (groups @ k.to(kind).mT).reshape(B, H, T, S)
+        scores = scores * (1 / math.sqrt(D) if scale is None else scale)
+        if bias is not None:
+            scores = scores + bias
+        if mask is None:
+            weights = scores.softmax(-1)
+        else:
+            hidden = ~mask.dense(T, S, q.device)
+            lowest = torch.finfo(kind).min  # not -inf: a row of only that would give NaN
+            weights = scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
+        if dropout_p:
+            weights = dropout(weights, dropout_p)
+        out = weights.reshape(B, K, H // K * T, S) @ v.to(kind)
     return out.reshape(B, H, T, v.shape[-1]).to(q.dtype), weights
 
 
