@@ -129,3 +129,17 @@ def test_the_data_benchmark_measures_everything() -> None:
     assert all(rate > 0 for rate in rates.values())
     for what in ("documents, story: MB/min", "5-gram, score: Mtokens/s", "machine, copy: GB/s"):
         assert what in rates
+
+
+def test_the_attention_benchmark_measures_every_case() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.bench_attention", "--quick"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for case in ("matrix product", "reference", "sdpa", "tiled", "MultiheadAttention", "eager"):
+        (line,) = (line for line in done.stdout.splitlines() if case in line)
+        assert float(line.split()[-1]) > 0

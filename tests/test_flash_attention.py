@@ -229,7 +229,7 @@ def test_arguments_that_do_not_go_together() -> None:
         "window must": lambda: tiled_attention(x, x, x, window=3),
         "at least 1": lambda: tiled_attention(x, x, x, causal=True, window=0),
         "both, or neither": lambda: tiled_attention(x, x, x, key_documents=ids),
-        "no multiple": lambda: tiled_attention(x[:, :1], x, x),
+        "must be a multiple": lambda: tiled_attention(x[:, :1], x, x),
         "one dtype": lambda: tiled_attention(x, x.double(), x.double()),
         "tile must": lambda: tiled_attention(x, x, x, tile=0),
     }.items():
