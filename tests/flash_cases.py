@@ -119,7 +119,9 @@ def errors(
     that is 0, the distance itself.)
     """
     q, k, v, grad = case.inputs(dtype, device, seed)
-    rule = {n: x.to(device) if isinstance(x, Tensor) else x for n, x in case.rule.items()}
+    rule: dict[str, Any] = {
+        n: x.to(device) if isinstance(x, Tensor) else x for n, x in case.rule.items()
+    }
     mask = AttentionMask(**{"causal": False, **rule})
 
     def reference(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

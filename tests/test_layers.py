@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import GPT2Config, LlamaConfig
 from transformers.activations import ACT2FN
-from transformers.models.gpt2.modeling_gpt2 import GPT2MLP, GPT2Config
-from transformers.models.llama.modeling_llama import LlamaConfig, LlamaMLP, LlamaRMSNorm
+from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
+from transformers.models.llama.modeling_llama import LlamaMLP, LlamaRMSNorm
 
 from gptbook.layers import ACTIVATIONS, MLP, LayerNorm, RMSNorm, SwiGLU
 
@@ -143,9 +144,7 @@ def test_norms_refuse_a_width_below_one() -> None:
 @pytest.mark.parametrize(
     ("name", "theirs"), [("relu", "relu"), ("gelu", "gelu"), ("gelu_tanh", "gelu_new")]
 )
-def test_activations_equal_transformers(
-    name: str, theirs: str, generator: torch.Generator
-) -> None:
+def test_activations_equal_transformers(name: str, theirs: str, generator: torch.Generator) -> None:
     x = 4 * torch.randn(1000, generator=generator, dtype=torch.float64)
     close(ACTIVATIONS[name](x), ACT2FN[theirs](x), roundings=1000)  # erf and tanh, two ways
 
@@ -167,7 +166,9 @@ def test_mlp_equals_gpt2s(generator: torch.Generator) -> None:
 
 
 def test_swiglu_equals_llamas(generator: torch.Generator) -> None:
-    config = LlamaConfig(hidden_size=24, intermediate_size=40, hidden_act="silu", num_attention_heads=4)
+    config = LlamaConfig(
+        hidden_size=24, intermediate_size=40, hidden_act="silu", num_attention_heads=4
+    )
     theirs, ours = LlamaMLP(config), SwiGLU(24, 40)
     randomize(theirs, generator)
     both = torch.cat((theirs.gate_proj.weight, theirs.up_proj.weight))
