@@ -1,7 +1,6 @@
 """The layer: against torch's and transformers' layers and loops, and what no input may change."""
 
 import copy
-import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,10 +16,16 @@ from gptbook.attention import AttentionMask, CausalSelfAttention
 from gptbook.config import AttentionConfig, RopeConfig
 from gptbook.kv_cache import KVCache
 from gptbook.positions import RotaryPositions
-from tests.attention_cases import Case, assert_close, generator, oracle, random_documents
+from tests.attention_cases import (
+    BACKENDS,
+    RUNS_FLASH,
+    Case,
+    assert_close,
+    generator,
+    oracle,
+    random_documents,
+)
 
-RUNS_TRITON = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
-BACKENDS = ["auto", "reference", "sdpa", "tiled", *(["flash"] if RUNS_TRITON else [])]
 EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
 ROPE = RopeConfig()
 SHAPES: dict[str, dict[str, Any]] = {
@@ -607,7 +612,7 @@ def test_weights_of_a_backend_that_makes_none_are_refused(backend: str, rng: ran
         layer(vectors(rng, 1, 3), return_weights=True)
 
 
-@pytest.mark.skipif(RUNS_TRITON, reason="the flash backend can serve here")
+@pytest.mark.skipif(RUNS_FLASH, reason="the flash backend can serve here")
 def test_flash_is_refused_where_it_cannot_run(rng: random.Random) -> None:
     layer = make_layer(rng, n_head=4, backend="flash")
     with pytest.raises(ValueError, match=r"(?i)flash.*(cuda|gpu|interpret)"):
