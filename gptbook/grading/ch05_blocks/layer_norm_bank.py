@@ -22,7 +22,7 @@ MISTAKES = (
         "`var` and `std` divide by C - 1 unless told otherwise, and LayerNorm divides by C. Say "
         "`correction=0`, or take the mean of the squares.",
         NORM,
-        13,
+        9,
         edited(REFERENCE, (VARIANCE, "variance = x.var(dim=-1, keepdim=True)")),
         hint=1,
     ),
@@ -47,7 +47,7 @@ MISTAKES = (
         "Each number moves the mean of its vector, and with it all others. Subtract the mean of "
         "the gradients, as the forward pass subtracts that of x.",
         NORM,
-        7,
+        8,
         edited(REFERENCE, (GRAD_X, GRAD_X.replace(" - mean", ""))),
         hint=3,
     ),
@@ -65,7 +65,7 @@ MISTAKES = (
         "You divide the gradient by the root and leave out that x is in the mean and in the root "
         "as well. These give two more terms, which are subtracted.",
         NORM,
-        7,
+        8,
         edited(REFERENCE, (GRAD_X, "grad_x = d_normalized / root")),
         hint=3,
     ),

@@ -167,7 +167,7 @@ MISTAKES = (
         "You find out about a missing tensor when you want it, and say only the first one's name. "
         "Compare all names before you convert anything, and raise ValueError.",
         NAMES,
-        1,
+        2,
         edited(REFERENCE, (MISSING, "problems = []")),
         hint=4,
     ),
@@ -203,7 +203,7 @@ MISTAKES = (
         "A method whose name ends with an underscore changes the tensor itself, which is still its "
         "caller's. Use `.T`.",
         TRANSPOSED,
-        1,
+        2,
         edited(REFERENCE, (LINEAR, IN_PLACE)),
         hint=2,
     ),

@@ -82,7 +82,7 @@ MISTAKES = (
         "You compute the width of a head, and `d_head` says it. In Qwen3 the heads together are "
         "wider than the model.",
         COUNT,
-        3,
+        2,
         edited(
             REFERENCE,
             (
@@ -214,28 +214,28 @@ def count_parameters(config):
     c = dict(config)
     C, F, D = c["d_model"], c["d_ff"], c["d_head"]
     rms = c["norm"] == "rmsnorm"
-    with torch.device("meta"):
-        def norm(width=C):
-            return nn.RMSNorm(width) if rms else nn.LayerNorm(width, bias=c["bias"])
+    there = {"device": "meta"}
 
-        def linear(n_in, n_out):
-            return nn.Linear(n_in, n_out, bias=c["bias"])
+    def norm(width=C):
+        return nn.RMSNorm(width, **there) if rms else nn.LayerNorm(width, bias=c["bias"], **there)
 
-        qkv = (c["n_head"] + 2 * c["n_kv_head"]) * D
-        parts = [norm(), norm(), linear(C, qkv), linear(c["n_head"] * D, C)]
-        parts += [linear(C, F), linear(F, C)]
-        if c["mlp"] == "swiglu":
-            parts.append(linear(C, F))
-        if c["qk_norm"]:
-            parts += [nn.RMSNorm(D), nn.RMSNorm(D)]
-        block = nn.ModuleList(parts)
-        rest = nn.ModuleList([nn.Embedding(c["vocab_size"], C), norm()])
-        if c["positions"] == "learned":
-            rest.append(nn.Embedding(c["context_length"], C))
-        head = nn.Linear(C, c["vocab_size"], bias=False)
-        if c["tied"]:
-            head.weight = rest[0].weight
-        rest.append(head)
+    def linear(n_in, n_out, bias=c["bias"]):
+        return nn.Linear(n_in, n_out, bias=bias, **there)
+
+    parts = [norm(), norm(), linear(C, (c["n_head"] + 2 * c["n_kv_head"]) * D)]
+    parts += [linear(c["n_head"] * D, C), linear(C, F), linear(F, C)]
+    if c["mlp"] == "swiglu":
+        parts.append(linear(C, F))
+    if c["qk_norm"]:
+        parts += [nn.RMSNorm(D, **there), nn.RMSNorm(D, **there)]
+    block = nn.ModuleList(parts)
+    rest = nn.ModuleList([nn.Embedding(c["vocab_size"], C, **there), norm()])
+    if c["positions"] == "learned":
+        rest.append(nn.Embedding(c["context_length"], C, **there))
+    head = linear(C, c["vocab_size"], bias=False)
+    if c["tied"]:
+        head.weight = rest[0].weight
+    rest.append(head)
     size = lambda module: sum(p.numel() for p in module.parameters())
     return c["n_layer"] * size(block) + size(rest)
 """,

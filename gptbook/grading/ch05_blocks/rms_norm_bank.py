@@ -43,7 +43,7 @@ MISTAKES = (
         "That is LayerNorm without its bias. RMSNorm leaves the mean where it is, and the mean "
         "counts in the square.",
         NORM,
-        10,
+        7,
         edited(
             REFERENCE,
             (WIDE, f"{WIDE}\n    wide = wide - wide.mean(dim=-1, keepdim=True)"),
