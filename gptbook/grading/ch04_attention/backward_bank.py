@@ -72,14 +72,6 @@ MISTAKES = (
         edited(REFERENCE, (D_SCORES, "d_scores = weights * d_weights - mean")),
     ),
     Mistake(
-        "The sign is wrong",
-        "Your step leads uphill where the gradient leads down. It is the gradient less the mean, "
-        "and not the mean less the gradient.",
-        BACKWARD,
-        6,
-        edited(REFERENCE, (D_SCORES, "d_scores = weights * (mean - d_weights)")),
-    ),
-    Mistake(
         "The scale is forgotten in dq and dk",
         "The scores are divided by the root of D on the way there, so their gradients are on the "
         "way back. Multiply dq and dk by the scale.",

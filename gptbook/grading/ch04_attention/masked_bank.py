@@ -44,14 +44,6 @@ MISTAKES = (
         edited(REFERENCE, ("dim=-1", "dim=-2")),
     ),
     Mistake(
-        "The softmax runs over the heads",
-        "The weights of all heads for one pair sum to one, though heads have nothing to do with "
-        "each other. Take the softmax over the keys, the last axis.",
-        DICTIONARY,
-        10,
-        edited(REFERENCE, ("dim=-1", "dim=1")),
-    ),
-    Mistake(
         "One softmax over everything",
         "All weights of a head together sum to one, so a query gets only a share. Take the softmax "
         "of each row, with `dim=-1`.",
