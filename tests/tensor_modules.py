@@ -4,7 +4,10 @@ TENSOR_MODULES = (
     "gptbook.attention",
     "gptbook.data",
     "gptbook.flash_attention",
+    "gptbook.interop",
     "gptbook.kv_cache",
     "gptbook.layers",
+    "gptbook.losses",
+    "gptbook.model",
     "gptbook.positions",
 )
