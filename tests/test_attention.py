@@ -80,6 +80,34 @@ def test_half_types_equal_the_loops(
             check(attention, random_case(rng, kind, lengths), dtype)
 
 
+@HALF_TYPES
+@EVERY_MASK
+def test_the_reference_rounds_half_types_only_at_its_ends(
+    kind: str, dtype: torch.dtype, rng: random.Random
+) -> None:
+    """The judge works in float32: the weights are its very bits, all else is rounded once."""
+    case = random_case(rng, kind).rounded(dtype)
+    low, high = inputs(case, dtype), inputs(case, torch.float32)
+    (out, weights), (exact_out, exact_weights) = (
+        reference_attention(*leaves, case.mask, scale=case.scale) for leaves in (low, high)
+    )
+    assert weights.dtype == torch.float32
+    assert torch.equal(weights, exact_weights)
+    assert torch.equal(out, exact_out.to(dtype))
+    found = torch.autograd.grad(out, low, case.gradient.to(dtype))
+    expected = torch.autograd.grad(exact_out, high, case.gradient.float())
+    assert all(torch.equal(x, y.to(dtype)) for x, y in zip(found, expected, strict=True))
+
+
+def test_autocast_leaves_the_reference_in_float32(rng: random.Random) -> None:
+    case = random_case(rng, "causal", (7, 7))
+    q, k, v = inputs(case, torch.float32)
+    expected = reference_attention(q, k, v, case.mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = reference_attention(q, k, v, case.mask)
+    assert all(map(torch.equal, found, expected))
+
+
 @pytest.mark.parametrize("heads", HEADS, ids=lambda heads: "{}-heads-{}-keys".format(*heads))
 @IMPLEMENTATIONS
 def test_query_heads_share_key_heads(
@@ -362,16 +390,19 @@ def test_masks_that_say_nothing_sensible(act: Callable[[], object], message: str
         act()
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_a_mask_for_another_batch_is_refused(name: str) -> None:
+@pytest.mark.parametrize("function", [reference_attention, *map(backend, BACKENDS)])
+def test_a_mask_for_other_sizes_is_refused(function: Attention) -> None:
+    """Also one of a single column or row too many, which would broadcast to all places."""
     q = torch.zeros(2, 1, 4, 16)
-    for mask in (
-        AttentionMask(query_index=INDEX.expand(3, 4)),
-        AttentionMask(key_index=INDEX.expand(3, 4)),
-        AttentionMask(key_index=INDEX[:, :3]),
+    for mask, message in (
+        (AttentionMask(query_index=INDEX.expand(3, 4)), "query_index.*3.*2"),
+        (AttentionMask(key_index=INDEX.expand(3, 4)), "key_index.*3.*2"),
+        (AttentionMask(key_index=INDEX[:, :3]), "key_index.*4.*3"),
+        (AttentionMask(query_index=INDEX[:, :1]), "query_index.*4.*1"),
+        (AttentionMask(query_documents=INDEX, key_documents=INDEX[:, :1]), "key_documents.*4.*1"),
     ):
-        with pytest.raises((ValueError, RuntimeError, TypeError)):
-            attend(q, q, q, mask, backend=name)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=message):
+            function(q, q, q, mask)
 
 
 # --- The choice of a backend ----------------------------------------------------------------------

@@ -538,16 +538,33 @@ def test_bfloat16(backend: str, shape: str, rng: random.Random) -> None:
 def test_bfloat16_keeps_far_positions_apart(backend: str, rng: random.Random) -> None:
     """Positions and frequencies stay in float32 when the layer becomes bfloat16.
 
-    In bfloat16 the frequencies would be off by up to 2^-9, the angle at 5,000 by up to 10 radians.
+    In bfloat16 the frequencies would be off by up to 2^-9 of them: with the second of three, 0.05,
+    by up to half a radian between places 5,000 apart. (Scores see only how far apart places are.)
     """
     layer = make_layer(rng, backend=backend, **SHAPES["rope"])
-    x, positions = vectors(rng, 2, 12), torch.arange(12) * 37 + 5000
+    x, positions = vectors(rng, 2, 12), torch.arange(12) * 5003
     low = copy.deepcopy(layer).bfloat16()
     exact = layer(x, positions=positions)
     error = float((low(x.bfloat16(), positions=positions).float() - exact).detach().std())
     near = float((low(x.bfloat16()).float() - layer(x)).detach().std())
-    # As near as close to 0. A wrong turn changes the output by as much as its own size.
+    # As near as places close to 0 are. A wrong turn changes the output by as much as its own size.
     assert error < 3 * near
+
+
+@EVERY_BACKEND
+def test_autocast(backend: str, rng: random.Random) -> None:
+    """Mixed precision: weights in float32, products in bfloat16, as near as a bfloat16 layer."""
+    layer = make_layer(rng, backend=backend, **SHAPES["window"])
+    x = vectors(rng, 2, 12)
+    exact = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+    assert found.dtype == torch.bfloat16
+    low = copy.deepcopy(layer).bfloat16()(x.bfloat16())
+    near = float((low.float() - exact).square().mean().sqrt().detach())
+    assert float((found.float() - exact).square().mean().sqrt().detach()) < 2 * near
+    found.float().sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
 
 
 # --- With a cache ---------------------------------------------------------------------------------
