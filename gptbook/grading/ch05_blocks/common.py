@@ -64,7 +64,7 @@ def vectors(stream: random.Random, *shape: int) -> Tensor:
     drawn = drawn - drawn.mean(-1, keepdim=True)
     drawn = drawn / drawn.std(-1, correction=0, keepdim=True)
     generator = torch.Generator().manual_seed(stream.getrandbits(62))
-    variance, mean = 0.5 + torch.rand(2, *shape[:-1], 1, generator=generator)
+    variance, mean = (0.5 + torch.rand(2, *shape[:-1], 1, generator=generator)).unbind()
     return (drawn * (1.2 * variance).sqrt() + mean).float()
 
 
