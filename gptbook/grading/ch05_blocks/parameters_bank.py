@@ -155,6 +155,12 @@ MISTAKES = (
 )
 
 STYLES = {
+    "a helper and a copy": REFERENCE.replace("def count_parameters(", "def total(")
+    + """
+
+def count_parameters(config):
+    return int(total(dict(config)))
+""",
     "a list of shapes": """
 from math import prod
 
@@ -204,40 +210,6 @@ def count_parameters(config):
         + L * 2 * D * config["qk_norm"]
         + (2 * L + 1) * norm
     )
-""",
-    "modules without memory": """
-import torch
-from torch import nn
-
-
-def count_parameters(config):
-    c = dict(config)
-    C, F, D = c["d_model"], c["d_ff"], c["d_head"]
-    rms = c["norm"] == "rmsnorm"
-    there = {"device": "meta"}
-
-    def norm(width=C):
-        return nn.RMSNorm(width, **there) if rms else nn.LayerNorm(width, bias=c["bias"], **there)
-
-    def linear(n_in, n_out, bias=c["bias"]):
-        return nn.Linear(n_in, n_out, bias=bias, **there)
-
-    parts = [norm(), norm(), linear(C, (c["n_head"] + 2 * c["n_kv_head"]) * D)]
-    parts += [linear(c["n_head"] * D, C), linear(C, F), linear(F, C)]
-    if c["mlp"] == "swiglu":
-        parts.append(linear(C, F))
-    if c["qk_norm"]:
-        parts += [nn.RMSNorm(D, **there), nn.RMSNorm(D, **there)]
-    block = nn.ModuleList(parts)
-    rest = nn.ModuleList([nn.Embedding(c["vocab_size"], C, **there), norm()])
-    if c["positions"] == "learned":
-        rest.append(nn.Embedding(c["context_length"], C, **there))
-    head = linear(C, c["vocab_size"], bias=False)
-    if c["tied"]:
-        head.weight = rest[0].weight
-    rest.append(head)
-    size = lambda module: sum(p.numel() for p in module.parameters())
-    return c["n_layer"] * size(block) + size(rest)
 """,
 }
 
