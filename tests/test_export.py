@@ -421,6 +421,20 @@ def test_back_keeps_an_imports_comment_when_its_cell_is_removed(tmp_path: Path) 
     assert check(root) == []
 
 
+def test_back_keeps_the_comment_at_one_of_several_names_when_their_cell_is_removed(
+    tmp_path: Path,
+) -> None:
+    plain = "from typing import Any, overload\n\nX = [Any, overload]"
+    commented = "from typing import (\n    Any,\n    cast,  # for types\n)\n\nY = [Any, cast]"
+    root = make_book(tmp_path, {"01_a": [(CONFIG, plain)], "02_b": [(CONFIG, commented)]})
+    export(root)
+    edited = read(root, CONFIG).replace("\n\nY = [Any, cast]", "").rstrip("\n") + "\n"
+    (root / CONFIG).write_text(edited)
+    carry_back(root)
+    assert check(root) == []
+    assert "cast,  # for types" in read(root, CONFIG)
+
+
 def test_back_leaves_a_new_statement_with_what_it_stands_close_to(tmp_path: Path) -> None:
     cells = [(CONFIG, "X = 1"), (CONFIG, "class Old:\n    a = 1\n\n\nY = 2")]
     root = make_book(tmp_path, {"01_a": cells})
