@@ -214,7 +214,13 @@ def test_an_edited_module_is_carried_back_and_exports_to_itself(
             text = random_edit(edited[module], rng)
             edited[module] = format_modules(root, {module: text})[module]
         (root / module).write_text(edited[module], encoding="utf-8")
-    carry_back(root)
+    chapters = [chapter.text for chapter in read_chapters(root)]
+    try:
+        carry_back(root)
+    except ExportError as error:  # about one draw in 150: two edits of neighbors at a cell's border
+        assert "it is not clear which go where" in str(error)
+        assert [chapter.text for chapter in read_chapters(root)] == chapters
+        return
     assert check(root) == []
     assert export(root) == []
     for module in modules:  # the header names fewer chapters where all of one's text is gone
