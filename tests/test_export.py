@@ -215,10 +215,13 @@ def test_an_edited_module_is_carried_back_and_exports_to_itself(
             edited[module] = format_modules(root, {module: text})[module]
         (root / module).write_text(edited[module], encoding="utf-8")
     chapters = [chapter.text for chapter in read_chapters(root)]
+    refusal = ""
     try:
         carry_back(root)
-    except ExportError as error:  # about one draw in 150: two edits of neighbors at a cell's border
-        assert "it is not clear which go where" in str(error)
+    except ExportError as error:
+        refusal = str(error)
+    if refusal:  # about one draw in 150: two edits of neighbors at a cell's border
+        assert "it is not clear which go where" in refusal
         assert [chapter.text for chapter in read_chapters(root)] == chapters
         return
     assert check(root) == []
