@@ -2,6 +2,7 @@
 # file and run `python -m book.tools.export --back`.
 """Products with a matrix, the bulk of a model's time, by the faster library on a CPU."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 MIN_NUMBERS = 1 << 18
 """Numbers in a matrix from which oneDNN is faster (measured on an EPYC)."""
 
-ONEDNN = (
+ONEDNN: Any = (
     torch.ops.mkldnn._linear_pointwise
     if torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     else None
@@ -72,13 +73,12 @@ def linear(
 ) -> Float[Tensor, "*places D"]:
     """Return x @ weight.T + bias, as `torch.nn.functional.linear`, its slow twin, does.
 
-    The sums are the same in another order, so that results differ by rounding. With
-    `torch.backends.mkldnn.flags(enabled=False)` all of it is left to torch.
+    The sums are made in another order, so that results differ by rounding.
     """
     if not onednn_serves(x, weight, bias):
         return torch.nn.functional.linear(x, weight, bias)
-    y: Tensor = OneDNNLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
-    return y.view(*x.shape[:-1], len(weight))
+    apply: Callable[..., Tensor] = OneDNNLinear.apply
+    return apply(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):
