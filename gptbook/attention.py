@@ -357,8 +357,8 @@ class CausalSelfAttention(nn.Module):
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, (B, H, T, D), keys and values, (B, K, T, D)."""
         H, K, D = self.config.n_head, self.config.n_kv_head, self.config.d_head
-        heads = self.qkv(x).unflatten(-1, (H + 2 * K, D)).transpose(1, 2)
-        q, k, v = heads.split((H, K, K), dim=1)
+        heads = self.qkv(x).unflatten(-1, (H + 2 * K, D)).split((H, K, K), dim=2)
+        q, k, v = (part.transpose(1, 2) for part in heads)
         q = q if self.q_norm is None else self.q_norm(q)
         k = k if self.k_norm is None else self.k_norm(k)
         return q, k, v

@@ -71,7 +71,7 @@ def check_targets(targets: Tensor, vocab_size: int, ignore_index: int) -> None:
 
 
 CHUNK_BYTES = {"cpu": 1 << 26}
-"""Bytes of logits at a time by kind of device: on a CPU, a few times its last cache."""
+"""Bytes of logits at a time by kind of device: on a CPU, a few hundred rows of GPT-2's."""
 
 CHUNK_BYTES_ELSEWHERE = 1 << 28
 """The same on other devices: enough rows to keep a GPU busy."""

@@ -45,8 +45,8 @@ def through(function: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tenso
     """Return the product, its gradients, and the gradients of a function of these."""
     y = function(*inputs)
     first = torch.autograd.grad((y * y.detach().cos()).sum(), inputs, create_graph=True)
-    used = [g for g in first if g.requires_grad]
-    second = torch.autograd.grad(sum((g * g).sum() for g in used), inputs[:2])
+    squares = torch.stack([(g * g).sum() for g in first if g.requires_grad])
+    second = torch.autograd.grad(squares.sum(), inputs[:2])
     return [y, *first, *second]
 
 
