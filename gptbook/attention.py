@@ -21,6 +21,7 @@ from gptbook.arguments import check_heads, check_share
 from gptbook.config import AttentionConfig, Backend
 from gptbook.flash_attention import flash_obstacle, tiled_attention
 from gptbook.kv_cache import KVCache
+from gptbook.linear import Linear
 from gptbook.positions import RotaryPositions, Rotation, apply_rotary
 
 
@@ -298,8 +299,8 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.config, self.layer = config, layer
         H, K, D = config.n_head, config.n_kv_head, config.d_head
-        self.qkv = nn.Linear(config.d_model, (H + 2 * K) * D, bias=config.bias)
-        self.output = nn.Linear(H * D, config.d_model, bias=config.output_bias)
+        self.qkv = Linear(config.d_model, (H + 2 * K) * D, bias=config.bias)
+        self.output = Linear(H * D, config.d_model, bias=config.output_bias)
         self.q_norm, self.k_norm = q_norm, k_norm
         self.rotary = None if config.rope is None else RotaryPositions(D, config.rope)
 
@@ -356,8 +357,8 @@ class CausalSelfAttention(nn.Module):
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, (B, H, T, D), keys and values, (B, K, T, D)."""
         H, K, D = self.config.n_head, self.config.n_kv_head, self.config.d_head
-        heads = self.qkv(x).unflatten(-1, (H + 2 * K, D)).transpose(1, 2)
-        q, k, v = heads.split((H, K, K), dim=1)
+        heads = self.qkv(x).unflatten(-1, (H + 2 * K, D)).split((H, K, K), dim=2)
+        q, k, v = (part.transpose(1, 2) for part in heads)
         q = q if self.q_norm is None else self.q_norm(q)
         k = k if self.k_norm is None else self.k_norm(k)
         return q, k, v

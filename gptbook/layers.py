@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding, gelu, layer_norm, linear, relu, rms_norm, silu
 
 from gptbook.arguments import checked_integer
+from gptbook.linear import Linear
 
 EMBEDDING_STD = 0.02
 """Standard deviation of embeddings before training (Radford et al. 2018, GPT-1)."""
@@ -209,8 +210,8 @@ class MLP(nn.Module):
                 "'swiglu' there is the class SwiGLU)"
             )
         self.activation = activation
-        self.up = nn.Linear(d_model, d_ff, bias=bias)
-        self.down = nn.Linear(d_ff, d_model, bias=bias)
+        self.up = Linear(d_model, d_ff, bias=bias)
+        self.down = Linear(d_ff, d_model, bias=bias)
 
     def forward(self, x: Float[Tensor, "*places C"]) -> Float[Tensor, "*places C"]:
         """Return what the layer adds at each place."""
@@ -231,8 +232,8 @@ class SwiGLU(nn.Module):
     def __init__(self, d_model: int, d_ff: int, bias: bool = False) -> None:
         """Make the matrices, the gate's and up's in one, so that x is read once."""
         super().__init__()
-        self.gate_up = nn.Linear(d_model, 2 * d_ff, bias=bias)
-        self.down = nn.Linear(d_ff, d_model, bias=bias)
+        self.gate_up = Linear(d_model, 2 * d_ff, bias=bias)
+        self.down = Linear(d_ff, d_model, bias=bias)
 
     def forward(self, x: Float[Tensor, "*places C"]) -> Float[Tensor, "*places C"]:
         """Return what the layer adds at each place."""

@@ -12,12 +12,12 @@ import math
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
 from gptbook.attention import AttentionMask, CausalSelfAttention, mask_for, places
 from gptbook.config import GPTConfig
 from gptbook.kv_cache import KVCache
 from gptbook.layers import MLP, LayerNorm, LearnedPositions, RMSNorm, SwiGLU, TokenEmbedding
+from gptbook.linear import Linear, linear
 from gptbook.positions import RotaryPositions, Rotation, sinusoidal_positions
 
 
@@ -111,9 +111,7 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.norm = make_norm(config) if config.norm_position == "pre" else nn.Identity()
-        self.unembedding = (
-            None if config.tied else nn.Linear(d_model, config.vocab_size, bias=False)
-        )
+        self.unembedding = None if config.tied else Linear(d_model, config.vocab_size, bias=False)
         if seed is not None:
             self.initialize(seed)
 

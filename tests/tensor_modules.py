@@ -7,6 +7,7 @@ TENSOR_MODULES = (
     "gptbook.interop",
     "gptbook.kv_cache",
     "gptbook.layers",
+    "gptbook.linear",
     "gptbook.losses",
     "gptbook.model",
     "gptbook.positions",

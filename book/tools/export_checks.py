@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
      "tinyworld_requests", "tinyworld_chat", "tinyworld_judge", "tinyworld_preferences",
      "tinyworld", "flash_attention", "kernels"),
     ("download", "corpora", "token_shards", "shard_writing", "data", "ngram_counts", "ngram",
-     "layers", "positions", "kv_cache", "attention", "model"),
+     "linear", "layers", "positions", "kv_cache", "attention", "model"),
     ("losses", "sampling", "lora", "quantize", "optim", "schedules", "distributed",
      "interop_config", "interop"),
     ("checkpoint", "generation", "speculative", "scaling_laws"),
