@@ -7,5 +7,6 @@ TENSOR_MODULES = (
     "gptbook.kv_cache",
     "gptbook.layers",
     "gptbook.model",
+    "gptbook.optim",
     "gptbook.positions",
 )
