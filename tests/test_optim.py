@@ -310,10 +310,6 @@ def test_clipping_reports_what_is_not_finite_and_takes_nothing() -> None:
         (lambda p: SGD(p, lr=1.0, nesterov=True), "momentum is 0"),
         (lambda p: Adam(p, betas=(0.9, 1.5)), "betas must be"),
         (lambda p: AdamW(p, eps=-1.0), "eps must be"),
-        (
-            lambda p: AdamW(p, backend=cast("Any", "triton")),
-            "choose one of auto, loop, foreach, fused",
-        ),
         (lambda p: AdamW(p, weight_decay=math.nan), "weight_decay must be"),
         (lambda p: Muon(p), "Muon is for matrices, got a parameter of shape"),
         (lambda p: Muon([{"params": p[:1], "split": (3, 3)}]), "split is .3, 3., 6 rows, but"),
