@@ -2,7 +2,9 @@
 
 TENSOR_MODULES = (
     "gptbook.attention",
+    "gptbook.checkpoint",
     "gptbook.data",
+    "gptbook.device",
     "gptbook.flash_attention",
     "gptbook.kv_cache",
     "gptbook.layers",
