@@ -1,5 +1,5 @@
-# Exported from chapters/06_optimizers.md. Edit the cells there and run `make export`, or edit this
-# file and run `python -m book.tools.export --back`.
+# Exported from chapters/06_optimizers.md, chapters/06_training_loop.md. Edit the cells there and
+# run `make export`, or edit this file and run `python -m book.tools.export --back`.
 """Optimizers by hand: SGD, Adam, AdamW and Muon, what they decay, and clipping of gradients.
 
 Each is a torch.optim.Optimizer, so that groups, states and schedulers work as they do there, and
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw
 
-from gptbook.layers import LearnedPositions, TokenEmbedding
+from gptbook.attention import CausalSelfAttention
+from gptbook.layers import LearnedPositions, SwiGLU, TokenEmbedding
+from gptbook.train_config import OptimConfig
 
 Parameters = Iterable[Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, Tensor]]
 """What an optimizer takes: tensors, or groups of them with settings of their own."""
@@ -454,6 +456,29 @@ def check_matrix(parameter: Tensor, split: Sequence[int] | None) -> None:
         )
 
 
+def row_splits(model: nn.Module) -> dict[int, tuple[int, ...]]:
+    """Return, by the id of a parameter that is several matrices, the rows of each of them."""
+    splits: dict[int, tuple[int, ...]] = {}
+    for module in model.modules():
+        if isinstance(module, CausalSelfAttention):
+            config = module.config
+            queries, keys = config.n_head * config.d_head, config.n_kv_head * config.d_head
+            splits[id(module.qkv.weight)] = (queries, keys, keys)
+        elif isinstance(module, SwiGLU):
+            d_ff = len(module.gate_up.weight) // 2
+            splits[id(module.gate_up.weight)] = (d_ff, d_ff)
+    return splits
+
+
+def muon_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Return groups of the matrices inside a model for `Muon`, by how their rows are split."""
+    splits = row_splits(model)
+    groups: dict[tuple[int, ...] | None, list[tuple[str, Tensor]]] = {}
+    for name, parameter in sort_parameters(model).matrices:
+        groups.setdefault(splits.get(id(parameter)), []).append((name, parameter))
+    return [{"params": named, "split": split} for split, named in groups.items()]
+
+
 def gradient_norm(parameters: Iterable[Tensor]) -> Float[Tensor, ""]:
     """Return the length of all gradients laid end to end, in float32; 0 if there are none."""
     grads = [p.grad for p in parameters if p.grad is not None]
@@ -488,3 +513,22 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Float[Tenso
     if grads:
         torch._foreach_mul_(grads, (max_norm / norm).clamp(max=1.0))
     return norm
+
+
+def make_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
+    """Return the optimizers of a model: AdamW, and before it Muon if the configuration says so."""
+    betas = (config.beta1, config.beta2)
+    settings: dict[str, Any] = {"lr": config.lr, "betas": betas, "eps": config.eps}
+    groups = decay_groups(model, config.weight_decay, decay_tables=config.decay_tables)
+    if config.name == "adamw":
+        return [AdamW(groups, **settings)]
+    matrices = {id(parameter) for _, parameter in sort_parameters(model).matrices}
+    for group in groups:
+        group["params"] = [item for item in group["params"] if id(item[1]) not in matrices]
+    muon = Muon(
+        muon_groups(model),
+        config.muon_lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+    )
+    return [muon, AdamW([group for group in groups if group["params"]], **settings)]

@@ -1,5 +1,5 @@
-# Exported from chapters/06_optimizers.md. Edit the cells there and run `make export`, or edit this
-# file and run `python -m book.tools.export --back`.
+# Exported from chapters/06_optimizers.md, chapters/06_training_loop.md. Edit the cells there and
+# run `make export`, or edit this file and run `python -m book.tools.export --back`.
 """Learning rates over a run, as factors of the highest one: functions of the step, from 0.
 
 Steps are those about to be taken, so a run of total_steps asks for 0 to total_steps - 1. No step is
@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from typing import Literal
+
+from gptbook.train_config import ScheduleConfig
 
 
 def check_spans(step: int, warmup_steps: int, total_steps: int, floor: float) -> None:
@@ -87,3 +89,23 @@ def warmup_stable_decay(
         return constant(step, warmup_steps=warmup_steps)
     done = 1 - (total_steps - step) / decay_steps
     return floor + (1 - floor) * (1 - (math.sqrt(done) if shape == "sqrt" else done))
+
+
+def learning_rate_factor(config: ScheduleConfig, step: int, total_steps: int) -> float:
+    """Return the factor of a step by the schedule that a configuration names."""
+    warmup_steps, floor = config.warmup_steps, config.floor
+    match config.kind:
+        case "constant":
+            return constant(step, warmup_steps=warmup_steps)
+        case "cosine":
+            return warmup_cosine(
+                step, warmup_steps=warmup_steps, total_steps=total_steps, floor=floor
+            )
+        case "stable-decay":
+            return warmup_stable_decay(
+                step,
+                warmup_steps=warmup_steps,
+                total_steps=total_steps,
+                decay_steps=config.decay_steps,
+                floor=floor,
+            )

@@ -8,7 +8,10 @@ TENSOR_MODULES = (
     "gptbook.flash_attention",
     "gptbook.kv_cache",
     "gptbook.layers",
+    "gptbook.losses",
     "gptbook.model",
     "gptbook.optim",
     "gptbook.positions",
+    "gptbook.trainer",
+    "gptbook.validation",
 )

@@ -21,9 +21,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
      "tinyworld", "kernels"),
     ("download", "corpora", "token_shards", "shard_writing", "data", "ngram_counts", "ngram",
      "layers", "positions", "kv_cache", "flash_attention", "attention", "model"),
-    ("losses", "sampling", "lora", "quantize", "optim", "schedules", "distributed", "interop"),
+    ("losses", "sampling", "lora", "quantize", "optim", "schedules", "distributed",
+     "interop_config", "interop"),
     ("tracking", "checkpoint", "generation", "speculative", "scaling_laws"),
-    ("evals", "interpret", "training_data", "trainer"),
+    ("evals", "interpret", "training_data", "validation", "run_guard", "trainer"),
     ("sft", "reward_model", "rollout", "advantages", "ppo", "dpo", "grpo"),
     ("app", "grading"),
 )
