@@ -275,6 +275,8 @@ def unpack_optimizer(
 ) -> None:
     """Give an optimizer the state that `pack_optimizer` took from one like it.
 
+    The tensors become the optimizer's own, which it will change.
+
     Raises:
         ValueError: it has other groups or parameters; nothing is changed then.
     """

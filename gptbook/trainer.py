@@ -408,7 +408,7 @@ class Trainer:
         found = held_out_loss(lambda batch: self.loss(batch, 1.0), share, self.device)
         self.model.train()
         nats = self.world.sum(found.nats, self.device)
-        tokens = round(self.world.sum(found.tokens, self.device))
+        tokens = round(self.world.sum(float(found.tokens), self.device))
         self.held_out = HeldOutLoss(nats, tokens)
         bits = self.held_out.bits_per_byte(self.data.validation_bytes)
         self._log({"held_out_loss": self.held_out.mean, "bits_per_byte": bits})

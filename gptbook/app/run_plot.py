@@ -101,4 +101,5 @@ def draw_run(axes: Any, run: Run, color: str, *, show_floor: bool) -> None:
     axes.annotate(label, (places[-1], values[-1]), color=color, va="center")
     if show_floor:
         axes.axhline(run.floor, color="0.4", ls="--", lw=1)
-        axes.annotate(f"floor {run.floor:.3f}", (0, run.floor), color="0.4", va="bottom")
+        place = (run.training[0][0], run.floor)
+        axes.annotate(f"floor {run.floor:.3f}", place, color="0.4", va="bottom")
