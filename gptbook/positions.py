@@ -4,7 +4,7 @@
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int, Num
@@ -154,7 +154,7 @@ class RotaryPositions(nn.Module):
         frequencies, self.attention_factor = rope_frequencies(d_head, config)
         self.register_buffer("inv_freq", frequencies, persistent=False)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RotaryPositions":
         """Move with the model (`to`, `half`, `to_empty`, ...), in float32 and with exact values.
 
         The configuration determines the buffer, so it is made anew: rounding it to bfloat16 and
@@ -236,7 +236,7 @@ def alibi_bias(
 ) -> Float[Tensor, "H T S"]:
     """Return what ALiBi adds to scores: minus the head's slope times the distance, float32.
 
-    The distance is |query_index - key_index|; which keys a query sees is up to the mask.
+    The distance is `|query_index - key_index|`; which keys a query sees is up to the mask.
 
     Source: Press et al. (2022).
     """

@@ -38,20 +38,24 @@ def _chapter(text: str) -> int:
 
 
 def _add_grade(commands: "Subparsers[argparse.ArgumentParser]") -> None:
-    grade = commands.add_parser("grade", help="grade a chapter's exercises")
-    grade.add_argument("chapter", type=_chapter, metavar="CHAPTER", help="its number, such as 1")
+    grade = commands.add_parser("grade", help="grade the exercises of one or more chapters")
+    grade.add_argument(
+        "chapters", type=_chapter, nargs="+", metavar="CHAPTER", help="its number, such as 1"
+    )
     grade.add_argument("--only", metavar="EXERCISE", help="such as 1.2")
     grade.add_argument(
         "--path",
         type=Path,
-        metavar="FILE",
-        help="an .md, .ipynb or .py file; default: the chapter's file in exercises/",
+        help="an .md, .ipynb or .py file, or a folder with a file for each chapter; "
+        "default: exercises",
     )
     grade.add_argument("--seed", type=int, help="for the inputs; default: others each time")
     form = grade.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print the report as JSON")
     form.add_argument(
-        "--html", action="store_true", help="print the report as an HTML page: > FILE"
+        "--json", action="store_true", help="print the report as JSON; several as a list"
+    )
+    form.add_argument(
+        "--html", action="store_true", help="print a chapter's report as an HTML page: > FILE"
     )
     grade.set_defaults(run=run_grade)
 
@@ -108,29 +112,53 @@ def _add_author_check(commands: "Subparsers[argparse.ArgumentParser]") -> None:
 
 
 def run_grade(arguments: argparse.Namespace) -> None:
-    """Grade a file and print the report."""
-    from gptbook.grading.chapters import load_chapter
+    """Grade a file for each chapter and print the reports.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an option for one chapter was given with several.
+    """
     from gptbook.grading.notebook import SEEDS
     from gptbook.grading.service import Request, grade_here
     from gptbook.grading.submission import read_submission
 
-    chapter = load_chapter(arguments.chapter)
-    path = arguments.path or Path("exercises") / f"{chapter.source}.md"
-    if arguments.path is None and not path.is_file():
-        raise FileNotFoundError(
-            f"no file {path} here: run this in the book's folder, or say --path"
-        )
+    numbers = arguments.chapters
+    for name, given in (("--only", arguments.only), ("--html", arguments.html)):
+        if given and len(numbers) > 1:
+            raise ValueError(f"{name} is for one chapter, but {len(numbers)} were named")
     seed = secrets.randbelow(SEEDS) if arguments.seed is None else arguments.seed
-    request = Request(arguments.chapter, arguments.only, seed, read_submission(path))
-    print(_rendered(grade_here(request), arguments))
+    paths = [_answer_path(number, arguments) for number in numbers]  # all are there, or none is run
+    requests = [
+        Request(number, arguments.only, seed, read_submission(path))
+        for number, path in zip(numbers, paths, strict=True)
+    ]
+    print(_rendered([grade_here(request) for request in requests], arguments))
 
 
-def _rendered(report: "Report", arguments: argparse.Namespace) -> str:
+def _answer_path(number: int, arguments: argparse.Namespace) -> Path:
+    """Return the file with a chapter's answers."""
+    from gptbook.grading.chapters import load_chapter
+
+    chapter = load_chapter(number)
+    path: Path = arguments.path or Path("exercises")
+    if arguments.path is None or path.is_dir():
+        path = path / f"{chapter.source}.md"
+        if not path.is_file():
+            raise FileNotFoundError(f"no file {path}: run this in the book's folder, or say --path")
+    elif len(arguments.chapters) > 1:
+        raise ValueError(f"--path {path} is one file: several chapters need a folder with theirs")
+    return path
+
+
+def _rendered(reports: "list[Report]", arguments: argparse.Namespace) -> str:
     from gptbook.grading.html import to_page
 
     if arguments.json:
-        return report.to_json()
-    return to_page(report) if arguments.html else report.to_text()
+        texts = [report.to_json() for report in reports]
+        return texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]"
+    if arguments.html:
+        return to_page(reports[0])
+    return "\n\n".join(report.to_text() for report in reports)
 
 
 def run_hint(arguments: argparse.Namespace) -> None:

@@ -62,6 +62,29 @@ def test_grade_prints_json_text_and_html(
     assert capsys.readouterr().out.startswith("<!doctype html>")
 
 
+def test_several_chapters_are_graded_from_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "01_tokenizer.md").write_text("# Nothing yet\n")
+    (tmp_path / "02_language_models.md").write_text("# Nothing yet\n")
+    folder = ("--path", str(tmp_path))
+    gptbook("grade", "1", "2", *folder, "--json")
+    reports = json.loads(capsys.readouterr().out)
+    assert [report["score"] for report in reports] == [0, 0]
+    assert [report["points"] > 0 for report in reports] == [True, True]
+    gptbook("grade", "1", "2", *folder)
+    printed = capsys.readouterr().out
+    assert printed.index("01_tokenizer.md: 0 of") < printed.index("02_language_models.md: 0 of")
+    for wrong, message in (
+        (("--only", "1.1", *folder), "--only is for one chapter, but 2"),
+        (("--html", *folder), "--html is for one chapter"),
+        (("--path", str(tmp_path / "01_tokenizer.md")), "is one file: several chapters"),
+        (("--path", str(tmp_path.parent / "none")), "is one file|no file"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            gptbook("grade", "1", "2", *wrong)
+
+
 def test_wrong_names_are_errors_that_say_what_there_is() -> None:
     with pytest.raises(ValueError, match="chapters that have some: 1"):
         gptbook("grade", "99")

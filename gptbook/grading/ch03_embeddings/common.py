@@ -1,0 +1,79 @@
+"""What the exercises of chapter 3 share: headings, shortcuts, tolerances, tensors."""
+
+import random
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gptbook.grading.compare import Tolerance, difference, rounding, same, show
+
+SECTIONS: Mapping[str, str] = MappingProxyType(
+    {
+        "lookup": "A row of a table",
+        "learning": "What the table learns",
+        "sinusoids": "A vector for each position",
+        "clock": "Clock hands",
+        "rotary": "Turn instead of add",
+        "positions": "Any positions",
+        "layout": "Which pairs turn together",
+        "beyond": "Past the trained length",
+        "stretching": "Stretching the clock",
+    }
+)
+"""Headings by what they are about; the last five are of the page on rotary positions."""
+
+PRELOAD = ("numpy", "torch")
+
+READY_MADE = (
+    "gptbook.layers",
+    "gptbook.positions",
+    "gptbook.attention",
+    "gptbook.model",
+    "transformers",
+    "torchtune",
+    "rotary_embedding_torch",
+    "x_transformers",
+)
+"""Modules that have the answers."""
+
+# A reader may compute in float32; each mistake is wrong by more than 1 in 1,000.
+CLOSE = rounding("float32", 200)
+
+
+def normal(stream: random.Random, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor of normally distributed numbers."""
+    generator = torch.Generator().manual_seed(stream.getrandbits(62))
+    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def is_float_tensor(value: object, shape: Sequence[int]) -> str | None:
+    """The form of an answer: a tensor of floating-point numbers of a shape."""
+    if not isinstance(value, Tensor):
+        return f"gives {show(value)}, expected a torch tensor"
+    if tuple(value.shape) != tuple(shape):
+        return f"gives a tensor of shape {tuple(value.shape)}, expected {tuple(shape)}"
+    if not value.is_floating_point():
+        return f"gives a tensor of {value.dtype}, expected floating-point numbers"
+    return None
+
+
+def near(a: Any, b: Any) -> bool:
+    """Whether two answers are the same but for the rounding of float32."""
+    return same(a, b, CLOSE)
+
+
+def near_and_alike(a: Any, b: Any) -> bool:
+    """Whether two answers are the same but for rounding, and tensors of one dtype."""
+    return getattr(a, "dtype", None) == getattr(b, "dtype", None) and near(a, b)
+
+
+def first_difference(expected: Tensor, got: Tensor, tolerance: Tolerance) -> tuple[int, ...] | None:
+    """The index of the first number that is wrong; None where all are right or shapes differ."""
+    if got.shape != expected.shape or difference(expected, got, tolerance) is None:
+        return None
+    error = (got.detach().double() - expected.double()).abs()
+    wrong = ~(error <= tolerance.allowed(expected.numpy()))  # NaN is wrong as well
+    return tuple(int(index) for index in wrong.nonzero()[0])
