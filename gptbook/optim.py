@@ -349,14 +349,15 @@ def orthogonalize(
         dtype = torch.bfloat16 if matrices.device.type == "cuda" else matrices.dtype
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = (matrices.mT if tall else matrices).to(dtype)
+    x = x.reshape(-1, *x.shape[-2:])
     length = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
     x = x / length.clamp(min=1e-7)  # no singular value is above 1 now
     a, b, c = NEWTON_SCHULZ
     for _ in range(n_steps):
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    orthogonal: Tensor = (x.mT if tall else x).to(matrices.dtype)
-    return orthogonal
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    orthogonal = (x.mT if tall else x).to(matrices.dtype)
+    return orthogonal.reshape(matrices.shape)
 
 
 class Muon(ByGroup):
@@ -515,8 +516,13 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> Float[Tenso
     return norm
 
 
-def make_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
-    """Return the optimizers of a model: AdamW, and before it Muon if the configuration says so."""
+def make_optimizers(
+    model: nn.Module, config: OptimConfig, dtype: torch.dtype | None = None
+) -> list[Optimizer]:
+    """Return the optimizers of a model: AdamW, and before it Muon if the configuration says so.
+
+    dtype is what Muon orthogonalizes in; see `orthogonalize`.
+    """
     betas = (config.beta1, config.beta2)
     settings: dict[str, Any] = {"lr": config.lr, "betas": betas, "eps": config.eps}
     groups = decay_groups(model, config.weight_decay, decay_tables=config.decay_tables)
@@ -530,5 +536,6 @@ def make_optimizers(model: nn.Module, config: OptimConfig) -> list[Optimizer]:
         config.muon_lr,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        dtype=dtype,
     )
     return [muon, AdamW([group for group in groups if group["params"]], **settings)]

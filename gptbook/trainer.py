@@ -230,7 +230,7 @@ class Trainer:
         if config.recompute:
             recompute_blocks(self.model)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.optimizers = make_optimizers(self.model, config.optim)
+        self.optimizers = make_optimizers(self.model, config.optim, self.dtype)
         self._rates = [group["lr"] for o in self.optimizers for group in o.param_groups]
         self.loader = Loader(
             data.train,

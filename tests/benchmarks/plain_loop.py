@@ -48,7 +48,7 @@ class PlainBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         B, T, C = x.shape
-        heads = self.qkv(self.norm_1(x)).split(C, dim=2)
+        heads = torch.split(self.qkv(self.norm_1(x)), C, dim=2)
         q, k, v = (h.view(B, T, self.n_head, -1).transpose(1, 2) for h in heads)
         mixed = scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).contiguous().view(B, T, C))
@@ -97,7 +97,9 @@ def whole_loss(model: nn.Module, ids: Tensor, block: int) -> float:
     n_rows = (len(ids) - 1) // block
     inputs = ids[: n_rows * block].view(n_rows, block)
     targets = ids[1 : n_rows * block + 1].view(n_rows, block)
-    pieces = [(i, t) for i, t in zip(inputs.split(64), targets.split(64), strict=True)]
+    pieces = [
+        (i, t) for i, t in zip(torch.split(inputs, 64), torch.split(targets, 64), strict=True)
+    ]
     if rest := (len(ids) - 1) % block:
         pieces.append((ids[None, -rest - 1 : -1], ids[None, -rest:]))
     for some, wanted in pieces:
@@ -131,7 +133,7 @@ def train_plainly(
         rows = torch.stack([train[i : i + recipe.block + 1] for i in starts])
         logits = model(rows[:, :-1])
         loss = cross_entropy(logits.flatten(0, 1), rows[:, 1:].flatten())
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), recipe.clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
