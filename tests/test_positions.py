@@ -500,8 +500,8 @@ def test_alibi_bias_against_a_slow_loop(rng: random.Random) -> None:
     ],
 )
 def test_scalings_that_cannot_be(change: dict[str, Any], message: str) -> None:
-    good = {"kind": "yarn", "factor": 2.0, "original_context_length": 64}
-    RopeScaling(**good)  # type: ignore[arg-type]
+    good: dict[str, Any] = {"kind": "yarn", "factor": 2.0, "original_context_length": 64}
+    RopeScaling(**good)
     with pytest.raises(ValueError, match=message):
         RopeScaling(**(good | change))
 

@@ -18,9 +18,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
      "tinyworld_scenes", "tinyworld_plots", "tinyworld_adventures", "tinyworld_stories",
      "tinyworld_relations", "tinyworld_facts", "tinyworld_tasks", "tinyworld_tales",
      "tinyworld_requests", "tinyworld_chat", "tinyworld_judge", "tinyworld_preferences",
-     "tinyworld", "kernels"),
+     "tinyworld", "flash_attention", "kernels"),
     ("download", "corpora", "token_shards", "shard_writing", "data", "ngram_counts", "ngram",
-     "layers", "positions", "kv_cache", "flash_attention", "attention", "model"),
+     "layers", "positions", "kv_cache", "attention", "model"),
     ("losses", "sampling", "lora", "quantize", "optim", "schedules", "distributed",
      "interop_config", "interop"),
     ("tracking", "checkpoint", "generation", "speculative", "scaling_laws"),
@@ -30,7 +30,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 # fmt: on
 # Ordinary code that any chapter may import.
-_ALWAYS = ("gptbook.app.notebook", "gptbook.grading")
+_ALWAYS = (
+    "gptbook.app.notebook",
+    "gptbook.grading",
+    "gptbook.kernels.tl",
+    "gptbook.kernels.triton",
+)
 
 Exports = dict[str, set[str]]  # the names that each module ("gptbook.tokenizer") exports
 
@@ -83,7 +88,7 @@ def check_layers(root: Path) -> list[str]:
             continue
         for line, path in _imported_paths(parse_plain_source(cell), runtime_only=True):
             name = (*path.split("."), "")[1]
-            if not name or name in root_names:
+            if not name or name in root_names or path in _ALWAYS:
                 continue
             if name not in ranks:
                 problems.append(f"{cell.where(line)}: {_unknown(name)}")

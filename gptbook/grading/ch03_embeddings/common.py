@@ -12,15 +12,15 @@ from gptbook.grading.compare import Tolerance, difference, rounding, same, show
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
     {
-        "lookup": "A row of a table",
-        "learning": "What the table learns",
-        "sinusoids": "A vector for each position",
+        "lookup": "A lookup is a matrix product",
+        "learning": "Near in meaning, near in space",
+        "sinusoids": "Clock hands",
         "clock": "Clock hands",
-        "rotary": "Turn instead of add",
-        "positions": "Any positions",
-        "layout": "Which pairs turn together",
+        "rotary": "Turn, do not add",
+        "positions": "Any positions you like",
+        "layout": "Which numbers are a pair?",
         "beyond": "Past the trained length",
-        "stretching": "Stretching the clock",
+        "stretching": "Slower clocks",
     }
 )
 """Headings by what they are about; the last five are of the page on rotary positions."""

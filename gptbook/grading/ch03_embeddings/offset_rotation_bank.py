@@ -79,7 +79,8 @@ MISTAKES = (
             (
                 SECOND,
                 "other = offset * base ** (-(i + 1) / d_model)\n"
-                "        matrix[i + 1, i], matrix[i + 1, i + 1] = -math.sin(other), math.cos(other)",
+                "        sin, cos = math.sin(other), math.cos(other)\n"
+                f"        {SECOND}",
             ),
         ),
     ),
@@ -131,8 +132,8 @@ MISTAKES = (
     ),
     Mistake(
         "Angles in single precision",
-        "A float32 has seven digits, so an angle of some 100,000 radians is off by hundredths. Make "
-        "frequencies and angles in float64, not only the result.",
+        "A float32 has seven digits, so an angle of some 100,000 radians is off by hundredths. "
+        "Make frequencies and angles in float64, not only the result.",
         CLOCK,
         2,
         edited(

@@ -80,7 +80,7 @@ def draw_bases(stream: random.Random) -> list[Args]:
 
 def draw_views(stream: random.Random) -> list[Args]:
     """Heads cut from a (B, T, H * D) tensor, and every second number of a wider one."""
-    heads = normal(stream, 2, 4, 18).unflatten(-1, (3, 6)).transpose(1, 2)
+    heads = normal(stream, 2, 4, 18).reshape(2, 4, 3, 6).transpose(1, 2)
     return [
         (heads, torch.arange(4), BASE),
         (normal(stream, 1, 2, 3, 16)[..., ::2], torch.arange(3), BASE),

@@ -108,9 +108,9 @@ MISTAKES = (
     ),
     Mistake(
         "Two layouts are mixed",
-        "You repeat each cosine for its neighbor, which belongs to pairs (2i, 2i + 1), and exchange "
-        "halves, which belongs to pairs (i, i + D/2). For halves, write the D/2 cosines twice, one "
-        "after another.",
+        "You repeat each cosine for its neighbor, which belongs to pairs (2i, 2i + 1), and "
+        "exchange halves, which belongs to pairs (i, i + D/2). For halves, write the D/2 cosines "
+        "twice, one after another.",
         LAYOUT,
         14,
         edited(

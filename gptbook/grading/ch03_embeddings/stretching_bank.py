@@ -271,7 +271,8 @@ def stretched_frequencies(
         return math.log(original_context_length / 2 / math.pi / beta, base) * d_head / 2
 
     if kind == "yarn":
-        low, high = max(0, math.floor(index(beta_fast))), min(d_head - 1, math.ceil(index(beta_slow)))
+        low = max(0, math.floor(index(beta_fast)))
+        high = min(d_head - 1, math.ceil(index(beta_slow)))
     out = []
     for i in range(d_head // 2):
         w = 1 / base ** (2 * i / d_head)
