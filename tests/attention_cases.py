@@ -4,6 +4,7 @@ Shapes: B batch, H query heads, K key heads, T queries, S keys, D head size.
 """
 
 import math
+import os
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +14,11 @@ import torch
 from torch import Tensor
 
 from gptbook.attention import AttentionMask
+
+RUNS_FLASH = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether the Triton kernel can serve tensors on the CPU; test_flash_attention runs it on GPUs."""
+
+BACKENDS = ["auto", "reference", "sdpa", "tiled", *(["flash"] if RUNS_FLASH else [])]
 
 Arrays = dict[str, np.ndarray]
 """By name: "out", "weights", and "dq", "dk", "dv", the gradients."""

@@ -1,6 +1,5 @@
 """Attention: the reference and all backends against plain loops, and what masks say."""
 
-import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,9 +13,11 @@ from torch import Tensor
 
 from gptbook.attention import AttentionMask, attend, reference_attention
 from tests.attention_cases import (
+    BACKENDS,
     HEADS,
     LENGTHS,
     MASKS,
+    RUNS_FLASH,
     Attention,
     Case,
     assert_equals_oracle,
@@ -29,9 +30,6 @@ from tests.attention_cases import (
     sees,
 )
 
-TILED = ["tiled"]
-RUNS_TRITON = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
-BACKENDS = ["auto", "reference", "sdpa", "tiled", *(["flash"] if RUNS_TRITON else [])]
 EVERY_MASK = pytest.mark.parametrize("kind", MASKS)
 BLOCKS = torch.arange(300)[None] // 23
 SHUFFLED = torch.arange(300) * 7 % 300  # each place once
@@ -80,6 +78,34 @@ def test_half_types_equal_the_loops(
     for kind in ("causal", "everything", "empty rows"):
         for lengths in (LENGTHS[0], LENGTHS[3], None):
             check(attention, random_case(rng, kind, lengths), dtype)
+
+
+@HALF_TYPES
+@EVERY_MASK
+def test_the_reference_rounds_half_types_only_at_its_ends(
+    kind: str, dtype: torch.dtype, rng: random.Random
+) -> None:
+    """The judge works in float32: the weights are its very bits, all else is rounded once."""
+    case = random_case(rng, kind).rounded(dtype)
+    low, high = inputs(case, dtype), inputs(case, torch.float32)
+    (out, weights), (exact_out, exact_weights) = (
+        reference_attention(*leaves, case.mask, scale=case.scale) for leaves in (low, high)
+    )
+    assert weights.dtype == torch.float32
+    assert torch.equal(weights, exact_weights)
+    assert torch.equal(out, exact_out.to(dtype))
+    found = torch.autograd.grad(out, low, case.gradient.to(dtype))
+    expected = torch.autograd.grad(exact_out, high, case.gradient.float())
+    assert all(torch.equal(x, y.to(dtype)) for x, y in zip(found, expected, strict=True))
+
+
+def test_autocast_leaves_the_reference_in_float32(rng: random.Random) -> None:
+    case = random_case(rng, "causal", (7, 7))
+    q, k, v = inputs(case, torch.float32)
+    expected = reference_attention(q, k, v, case.mask)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = reference_attention(q, k, v, case.mask)
+    assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.parametrize("heads", HEADS, ids=lambda heads: "{}-heads-{}-keys".format(*heads))
@@ -166,7 +192,7 @@ def test_extreme_scores_in_half_types_stay_within_the_values(
 
 
 @pytest.mark.parametrize("kind", ["causal", "everything", "empty rows"])
-@pytest.mark.parametrize("implementation", ["reference", *TILED])
+@pytest.mark.parametrize("implementation", ["reference", "tiled"])
 def test_gradcheck(implementation: str, kind: str, rng: random.Random) -> None:
     """Autograd against finite differences, the reference's weights included."""
     for lengths in ((4, 4), (5, 2), (1, 3)):
@@ -347,6 +373,8 @@ INDEX = torch.arange(4)[None]
         (lambda: AttentionMask(key_documents=INDEX), "query_documents"),
         (lambda: AttentionMask(query_index=INDEX).dense(3, 4, "cpu"), "query_index"),
         (lambda: AttentionMask(key_index=INDEX).dense(4, 3, "cpu"), "key_index"),
+        (lambda: AttentionMask(query_index=INDEX[:, :1]).dense(3, 4, "cpu"), "query_index"),
+        (lambda: AttentionMask(key_index=INDEX[:, :1]).dense(3, 4, "cpu"), "key_index"),
         (
             lambda: AttentionMask(query_documents=INDEX, key_documents=INDEX).dense(4, 3, "cpu"),
             "key_documents",
@@ -362,16 +390,19 @@ def test_masks_that_say_nothing_sensible(act: Callable[[], object], message: str
         act()
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_a_mask_for_another_batch_is_refused(name: str) -> None:
+@pytest.mark.parametrize("function", [reference_attention, *map(backend, BACKENDS)])
+def test_a_mask_for_other_sizes_is_refused(function: Attention) -> None:
+    """Also one of a single column or row too many, which would broadcast to all places."""
     q = torch.zeros(2, 1, 4, 16)
-    for mask in (
-        AttentionMask(query_index=INDEX.expand(3, 4)),
-        AttentionMask(key_index=INDEX.expand(3, 4)),
-        AttentionMask(key_index=INDEX[:, :3]),
+    for mask, message in (
+        (AttentionMask(query_index=INDEX.expand(3, 4)), "query_index.*3.*2"),
+        (AttentionMask(key_index=INDEX.expand(3, 4)), "key_index.*3.*2"),
+        (AttentionMask(key_index=INDEX[:, :3]), "key_index.*4.*3"),
+        (AttentionMask(query_index=INDEX[:, :1]), "query_index.*4.*1"),
+        (AttentionMask(query_documents=INDEX, key_documents=INDEX[:, :1]), "key_documents.*4.*1"),
     ):
-        with pytest.raises((ValueError, RuntimeError)):
-            attend(q, q, q, mask, backend=name)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=message):
+            function(q, q, q, mask)
 
 
 # --- The choice of a backend ----------------------------------------------------------------------
@@ -388,14 +419,14 @@ def test_an_unknown_backend_is_refused(name: str) -> None:
         attend(q, k, v, backend=name)  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(RUNS_TRITON, reason="the flash backend can serve here")
+@pytest.mark.skipif(RUNS_FLASH, reason="the flash backend can serve here")
 def test_flash_is_refused_where_it_cannot_run() -> None:
     q, k, v = tensors(*[(1, 2, 3, 16)] * 3)
     with pytest.raises(ValueError, match=r"(?i)flash.*(cuda|gpu|interpret)"):
         attend(q, k, v, AttentionMask(), backend="flash")
 
 
-@pytest.mark.parametrize("name", TILED + ["flash"] * RUNS_TRITON)
+@pytest.mark.parametrize("name", ["tiled", *["flash"] * RUNS_FLASH])
 def test_dropout_is_refused_by_backends_without_it(name: str) -> None:
     q, k, v = tensors(*[(1, 2, 3, 16)] * 3)
     with pytest.raises(ValueError, match=f"(?i){name}.*dropout|dropout.*{name}"):

@@ -1,7 +1,6 @@
 """The layer: against torch's and transformers' layers and loops, and what no input may change."""
 
 import copy
-import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,10 +16,16 @@ from gptbook.attention import AttentionMask, CausalSelfAttention
 from gptbook.config import AttentionConfig, RopeConfig
 from gptbook.kv_cache import KVCache
 from gptbook.positions import RotaryPositions
-from tests.attention_cases import Case, assert_close, generator, oracle, random_documents
+from tests.attention_cases import (
+    BACKENDS,
+    RUNS_FLASH,
+    Case,
+    assert_close,
+    generator,
+    oracle,
+    random_documents,
+)
 
-RUNS_TRITON = torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1"
-BACKENDS = ["auto", "reference", "sdpa", "tiled", *(["flash"] if RUNS_TRITON else [])]
 EVERY_BACKEND = pytest.mark.parametrize("backend", BACKENDS)
 ROPE = RopeConfig()
 SHAPES: dict[str, dict[str, Any]] = {
@@ -533,16 +538,33 @@ def test_bfloat16(backend: str, shape: str, rng: random.Random) -> None:
 def test_bfloat16_keeps_far_positions_apart(backend: str, rng: random.Random) -> None:
     """Positions and frequencies stay in float32 when the layer becomes bfloat16.
 
-    In bfloat16 the frequencies would be off by up to 2^-9, the angle at 5,000 by up to 10 radians.
+    In bfloat16 the frequencies would be off by up to 2^-9 of them: with the second of three, 0.05,
+    by up to half a radian between places 5,000 apart. (Scores see only how far apart places are.)
     """
     layer = make_layer(rng, backend=backend, **SHAPES["rope"])
-    x, positions = vectors(rng, 2, 12), torch.arange(12) * 37 + 5000
+    x, positions = vectors(rng, 2, 12), torch.arange(12) * 5003
     low = copy.deepcopy(layer).bfloat16()
     exact = layer(x, positions=positions)
     error = float((low(x.bfloat16(), positions=positions).float() - exact).detach().std())
     near = float((low(x.bfloat16()).float() - layer(x)).detach().std())
-    # As near as close to 0. A wrong turn changes the output by as much as its own size.
+    # As near as places close to 0 are. A wrong turn changes the output by as much as its own size.
     assert error < 3 * near
+
+
+@EVERY_BACKEND
+def test_autocast(backend: str, rng: random.Random) -> None:
+    """Mixed precision: weights in float32, products in bfloat16, as near as a bfloat16 layer."""
+    layer = make_layer(rng, backend=backend, **SHAPES["window"])
+    x = vectors(rng, 2, 12)
+    exact = layer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+    assert found.dtype == torch.bfloat16
+    low = copy.deepcopy(layer).bfloat16()(x.bfloat16())
+    near = float((low.float() - exact).square().mean().sqrt().detach())
+    assert float((found.float() - exact).square().mean().sqrt().detach()) < 2 * near
+    found.float().sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
 
 
 # --- With a cache ---------------------------------------------------------------------------------
@@ -607,7 +629,7 @@ def test_weights_of_a_backend_that_makes_none_are_refused(backend: str, rng: ran
         layer(vectors(rng, 1, 3), return_weights=True)
 
 
-@pytest.mark.skipif(RUNS_TRITON, reason="the flash backend can serve here")
+@pytest.mark.skipif(RUNS_FLASH, reason="the flash backend can serve here")
 def test_flash_is_refused_where_it_cannot_run(rng: random.Random) -> None:
     layer = make_layer(rng, n_head=4, backend="flash")
     with pytest.raises(ValueError, match=r"(?i)flash.*(cuda|gpu|interpret)"):

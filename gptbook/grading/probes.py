@@ -37,6 +37,14 @@ def attempt(function: Function, *args: Any) -> tuple[str, Any]:
         return "raised", [cls.__name__ for cls in type(error).__mro__[:-2]]
 
 
+def attempt_and_read(function: Function, *args: Any) -> tuple[str, Any, str]:
+    """Return what :func:`attempt` returns, and the exception's text; empty without one."""
+    try:
+        return "returned", function(*args), ""
+    except Exception as error:  # noqa: BLE001 - which exception it is, is the question
+        return "raised", [cls.__name__ for cls in type(error).__mro__[:-2]], str(error)
+
+
 def collect(function: Function, *args: Any) -> list[Any]:
     """Collect what the returned iterator yields, up to :data:`MAX_STREAM_ITEMS` items."""
     return list(itertools.islice(function(*args), MAX_STREAM_ITEMS))
@@ -141,5 +149,15 @@ def _mean_seconds(function: Function, args: tuple[Any, ...]) -> float:
 
 PROBES: dict[str, Function] = {
     probe.__name__: probe
-    for probe in (call, call_each, attempt, collect, interleave, gradients, streamed, measure)
+    for probe in (
+        call,
+        call_each,
+        attempt,
+        attempt_and_read,
+        collect,
+        interleave,
+        gradients,
+        streamed,
+        measure,
+    )
 }

@@ -46,6 +46,7 @@ MATRIX = "matrix product"
 SECONDS = 0.3  # that a measurement repeats for, at least
 
 Step = Callable[[], object]
+Measure = Callable[[str, int, float], tuple[float, float]]
 
 
 def our_layer(backend: str, n_tokens: int) -> Step:
@@ -128,7 +129,7 @@ def measured(case: str, n_tokens: int, seconds: float) -> tuple[float, float]:
     step()
     megabytes = memory_mb("VmHWM") - before
     times: list[float] = []
-    while sum(times) < seconds or len(times) < 3:
+    while sum(times) < seconds or len(times) < 2:
         started = time.perf_counter()
         step()
         times.append(time.perf_counter() - started)
@@ -148,13 +149,15 @@ def in_own_process(case: str, n_tokens: int, seconds: float) -> tuple[float, flo
         return pool.apply(measured, (case, n_tokens, seconds))
 
 
-def cpu_rows(lengths: Sequence[int], n_rounds: int, seconds: float) -> list[dict[str, Any]]:
+def cpu_rows(
+    lengths: Sequence[int], n_rounds: int, seconds: float, measure: Measure
+) -> list[dict[str, Any]]:
     """Measure every case at every length, in turn, and return the medians of the rounds."""
     cases = [(MATRIX, 0), *((case, T) for T in lengths for case in (*OURS, *PEERS))]
     found: dict[tuple[str, int], list[tuple[float, float]]] = {case: [] for case in cases}
     for _ in range(n_rounds):
         for case in tqdm(cases, unit="case"):
-            found[case].append(in_own_process(*case, seconds))
+            found[case].append(measure(*case, seconds))
     rows = []
     for (name, T), pairs in found.items():
         took = statistics.median(pair[0] for pair in pairs)
@@ -240,7 +243,9 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the medians, and unless --quick append them to book/results/."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke test; nothing is stored")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test in one process; nothing is stored"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gpu", action="store_true", help="measure the kernel on a GPU")
     arguments = parser.parse_args(argv)
@@ -249,9 +254,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.gpu:
         rows = list(gpu_rows(arguments.rounds))
     elif arguments.quick:
-        rows = cpu_rows(LENGTHS[:1], 1, 0.0)
+        rows = cpu_rows(LENGTHS[:1], 1, 0.0, measured)
     else:
-        rows = cpu_rows(LENGTHS, arguments.rounds, SECONDS)
+        rows = cpu_rows(LENGTHS, arguments.rounds, SECONDS, in_own_process)
     show(rows)
     if not arguments.quick:
         append_run(RESULTS, provenance(arguments, rows))

@@ -6,6 +6,7 @@ from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
 
 BACKWARD, SCALE, MASK = SECTIONS["backward"], SECTIONS["scale"], SECTIONS["mask"]
+BLIND = SECTIONS["blind"]
 ONLINE = SECTIONS["online"]
 
 AUTOGRAD = (
@@ -70,14 +71,6 @@ MISTAKES = (
         BACKWARD,
         8,
         edited(REFERENCE, (D_SCORES, "d_scores = weights * d_weights - mean")),
-    ),
-    Mistake(
-        "The sign is wrong",
-        "Your step leads uphill where the gradient leads down. It is the gradient less the mean, "
-        "and not the mean less the gradient.",
-        BACKWARD,
-        6,
-        edited(REFERENCE, (D_SCORES, "d_scores = weights * (mean - d_weights)")),
     ),
     Mistake(
         "The scale is forgotten in dq and dk",
@@ -171,7 +164,7 @@ MISTAKES = (
         "A query that sees nothing gives NaN",
         "The softmax of a row of minus infinities is NaN, and it spreads to all keys and values. "
         "Give such rows the weights zero.",
-        MASK,
+        BLIND,
         1,
         edited(REFERENCE, ("torch.finfo(q.dtype).min", "-math.inf"), (CLEAR, "")),
     ),
@@ -179,7 +172,7 @@ MISTAKES = (
         "A query that sees nothing gives all values a gradient",
         "Where all scores are equally low, the softmax gives hidden keys the same weight. Set the "
         "weights to zero wherever the mask is False.",
-        MASK,
+        BLIND,
         1,
         edited(REFERENCE, (CLEAR, "")),
     ),

@@ -24,17 +24,6 @@ MISTAKES = (
         edited(REFERENCE, (REPEAT, "k, v = k.repeat(1, group, 1, 1), v.repeat(1, group, 1, 1)")),
     ),
     Mistake(
-        "Keys and values are repeated in different ways",
-        "The keys of a query head belong to one key head and its values to another. Use "
-        "`repeat_interleave` for both.",
-        GROUPS,
-        6,
-        edited(
-            REFERENCE,
-            (REPEAT, "k, v = k.repeat_interleave(group, dim=1), v.repeat(1, group, 1, 1)"),
-        ),
-    ),
-    Mistake(
         "All query heads use the first key head",
         "Broadcasting one key head over all query heads is multi-query attention, where K is 1. "
         "Give each group its own key head.",
@@ -85,7 +74,7 @@ MISTAKES = (
         "The query itself is one of the w places that it sees, and w - 1 are before it. A distance "
         "of w - 1 is inside.",
         WINDOW,
-        10,
+        7,
         edited(REFERENCE, ("(back < window)", "(back < max(window - 1, 1))")),
     ),
     Mistake(
@@ -127,14 +116,6 @@ MISTAKES = (
         CACHE,
         4,
         edited(REFERENCE, (PLACES, "torch.arange(n_query)")),
-    ),
-    Mistake(
-        "The offset is subtracted",
-        "You move the queries by S - T in the wrong direction, so they stand before the first key. "
-        "The last query sees the last key: query t is at place S - T + t.",
-        CACHE,
-        4,
-        edited(REFERENCE, (PLACES, "torch.arange(n_query) - (n_key - n_query)")),
     ),
     Mistake(
         "Only the last keys are kept",

@@ -5,6 +5,7 @@ from gptbook.grading.ch04_attention.masked import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 
 DICTIONARY, SCALE, MASK = SECTIONS["dictionary"], SECTIONS["scale"], SECTIONS["mask"]
+BLIND = SECTIONS["blind"]
 ONLINE = SECTIONS["online"]
 
 WIDE = "wide = torch.promote_types(q.dtype, torch.float32)"
@@ -42,14 +43,6 @@ MISTAKES = (
         DICTIONARY,
         10,
         edited(REFERENCE, ("dim=-1", "dim=-2")),
-    ),
-    Mistake(
-        "The softmax runs over the heads",
-        "The weights of all heads for one pair sum to one, though heads have nothing to do with "
-        "each other. Take the softmax over the keys, the last axis.",
-        DICTIONARY,
-        10,
-        edited(REFERENCE, ("dim=-1", "dim=1")),
     ),
     Mistake(
         "One softmax over everything",
@@ -93,7 +86,7 @@ MISTAKES = (
         "-1e9 in half precision",
         "The largest number of float16 is 65504, so -1e9 is none of its numbers. Compute in "
         "float32, or take the lowest number that the dtype has.",
-        MASK,
+        BLIND,
         1,
         edited(REFERENCE, (WIDE, "wide = q.dtype"), ("torch.finfo(wide).min", "-1e9")),
     ),
@@ -101,7 +94,7 @@ MISTAKES = (
         "A query that sees nothing gives NaN",
         "The softmax of a row of minus infinities is 0/0. Give such rows the weights zero, and do "
         "it before a NaN arises, since its gradient is one as well.",
-        MASK,
+        BLIND,
         3,
         edited(REFERENCE, ("torch.finfo(wide).min", "-math.inf"), (CLEAR, "")),
     ),
@@ -109,7 +102,7 @@ MISTAKES = (
         "A query that sees nothing gets the mean of all values",
         "Where all scores are equally low, the softmax gives every hidden key the same weight. Set "
         "the weights to zero wherever the mask is False.",
-        MASK,
+        BLIND,
         3,
         edited(REFERENCE, (CLEAR, "")),
     ),
@@ -118,7 +111,7 @@ MISTAKES = (
         "The output is repaired after the softmax, but backward still goes through the softmax of "
         "minus infinities, which is NaN. Let no NaN arise: fill with a finite number, or take "
         "those rows out before the softmax.",
-        MASK,
+        BLIND,
         3,
         edited(
             REFERENCE,

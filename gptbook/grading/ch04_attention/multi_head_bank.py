@@ -58,14 +58,6 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "Heads are shuffled into one another when merged",
-        "In your merge the heads are the last axis, so the numbers of all heads alternate. Merge "
-        "from (B, T, H, D), so that head after head stands in the row.",
-        HEADS,
-        6,
-        edited(REFERENCE, (MERGE, "(weights @ v).permute(0, 2, 3, 1).reshape(")),
-    ),
-    Mistake(
         "Queries and keys are swapped",
         "The first C rows of `w_qkv` make the queries and the next C the keys; you have them the "
         "other way round. The mask shows that it matters: rows of scores are queries.",

@@ -103,8 +103,8 @@ def draw_hidden(stream: random.Random) -> list[Args]:
     return cases
 
 
-def draw_blind(stream: random.Random) -> list[Args]:
-    """Queries that see nothing at all, one of them among others; no tile."""
+def draw_nothing(stream: random.Random) -> list[Args]:
+    """A query that sees nothing among others; only such; no tile; tiles without keys."""
     q, tiles = draw_tiles(stream, 4, 4, (2, 3))
     masks = [mask.clone() for _, _, mask in tiles]
     blind = stream.randrange(4)
@@ -112,12 +112,8 @@ def draw_blind(stream: random.Random) -> list[Args]:
         mask[blind] = False
     some_see = [(k, v, mask) for (k, v, _), mask in zip(tiles, masks, strict=True)]
     none_see = [(k, v, torch.zeros_like(mask)) for k, v, mask in tiles]
-    return [(q, some_see), (q, none_see), (q, [])]
-
-
-def draw_empty(stream: random.Random) -> list[Args]:
-    """A tile without keys between others, and as the first one."""
-    return [draw_tiles(stream, 3, 4, sizes) for sizes in ((2, 0, 3), (0, 1, 2))]
+    empty = [draw_tiles(stream, 3, 4, sizes) for sizes in ((2, 0, 3), (0, 1, 2))]
+    return [*empty, (q, some_see), (q, none_see), (q, [])]
 
 
 def draw_extreme(stream: random.Random) -> list[Args]:
@@ -236,8 +232,7 @@ SUMS = "weights that sum to one over all tiles"
 RAGGED = "the output, from tiles of unlike sizes"
 LSE = "the log-sum-exp"
 HIDDEN = "tiles that are hidden, in part or whole"
-BLIND = "a query that sees nothing: zeros and minus infinity"
-EMPTY = "tiles without keys"
+NOTHING = "nothing to see: hidden keys, tiles without keys, no tiles"
 EXTREME = "scores in the thousands"
 STREAMS = "no tensor grows with the number of keys"
 
@@ -255,8 +250,7 @@ CHECKS = (
     _oracle(RAGGED, points=3, draw=draw_ragged, verify=part_is_right(0), same=same_part(0), hint=2),
     _oracle(LSE, points=2, draw=draw_ragged, verify=part_is_right(1), same=same_part(1), hint=4),
     _oracle(HIDDEN, points=2, draw=draw_hidden, verify=part_is_right(0), same=same_part(0), hint=3),
-    _oracle(BLIND, points=1, draw=draw_blind, verify=both_are_right, hint=3),
-    _oracle(EMPTY, points=1, draw=draw_empty, verify=part_is_right(0), same=same_part(0), hint=1),
+    _oracle(NOTHING, points=2, draw=draw_nothing, verify=both_are_right, hint=3),
     _oracle(
         EXTREME,
         points=1,

@@ -125,7 +125,7 @@ MISTAKES = (
         "While a query has seen nothing, its largest score is minus infinity, and the difference "
         "of two of those is NaN. Subtract 0 in its place as long as that is so.",
         TILES,
-        3,
+        4,
         edited(REFERENCE, (BASE, "base = new")),
     ),
     Mistake(
@@ -171,45 +171,29 @@ MISTAKES = (
         "Each tile says which of its keys a query may see, and you count them all. Make hidden "
         "scores minus infinity.",
         MASK,
-        3,
+        4,
         edited(REFERENCE, (".masked_fill(~mask, -math.inf)", "")),
-    ),
-    Mistake(
-        "A hidden score is zero",
-        "You multiply scores by the mask, but a score of zero has the weight exp(0 - largest). "
-        "Hidden scores must be minus infinity.",
-        MASK,
-        3,
-        edited(REFERENCE, (SCORES, "scores = q @ k.T / math.sqrt(d_head) * mask")),
     ),
     Mistake(
         "The log-sum-exp lacks the largest score",
         "The logarithm of your sum is that of exponentials from which the largest score was "
         "subtracted. Add it again.",
         ONLINE,
-        3,
+        4,
         edited(REFERENCE, (LSE, "lse = torch.log(total)[:, 0]")),
     ),
     Mistake(
         "The largest score in place of the log-sum-exp",
         "The largest score is only the largest term. Add the logarithm of the sum.",
         ONLINE,
-        3,
+        4,
         edited(REFERENCE, (LSE, "lse = top[:, 0]")),
-    ),
-    Mistake(
-        "The sum in place of its logarithm",
-        "The largest score and a sum of exponentials cannot be added, as one is the logarithm of a "
-        "factor. Add the logarithm of the sum.",
-        ONLINE,
-        3,
-        edited(REFERENCE, ("torch.log(total)", "total")),
     ),
     Mistake(
         "A query that sees nothing gives NaN",
         "Its sum is zero, and zero by zero is NaN. Divide by one where the sum is zero.",
         TILES,
-        1,
+        2,
         edited(REFERENCE, (DIVIDE, "out / total")),
     ),
     Mistake(
@@ -217,15 +201,16 @@ MISTAKES = (
         "With -1e9 in place of minus infinity, hidden keys weigh the same where nothing else is "
         "seen. Fill with minus infinity, or set hidden weights to zero.",
         TILES,
-        1,
+        2,
         edited(REFERENCE, (SCORES, SCORES.replace("-math.inf", "-1e9"))),
     ),
     Mistake(
         "An empty tile has no maximum",
         "`amax` of no numbers is an error. Skip a tile without keys.",
         TILES,
-        1,
+        2,
         edited(REFERENCE, (EMPTY, "")),
+        hint=1,
     ),
     Mistake(
         "All keys are gathered first",
