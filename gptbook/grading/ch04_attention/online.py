@@ -138,7 +138,7 @@ def draw_long(stream: random.Random) -> list[Args]:
     return [draw_tiles(stream, 3, 4, (2,) * N_TILES)]
 
 
-N_TILES = 60
+N_TILES = 30
 
 
 # --- verdicts, for the probe `streamed`, whose value is the function's and the largest size ---

@@ -28,6 +28,9 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
 
 PRELOAD = ("numpy", "torch")
 
+WITH_AUTOGRAD = (*PRELOAD, "torch.fx.experimental.symbolic_shapes")
+"""What the first call of `torch.autograd.grad` imports, a quarter of a second in each process."""
+
 BOOK = (
     "gptbook.layers",
     "gptbook.model",

@@ -1,6 +1,6 @@
 """Exercise 5.2: RMSNorm with eps inside of the root: its mistakes and styles."""
 
-from gptbook.grading.ch05_blocks.common import BOOK, PRELOAD, SECTIONS
+from gptbook.grading.ch05_blocks.common import BOOK, SECTIONS, WITH_AUTOGRAD
 from gptbook.grading.ch05_blocks.rms_norm import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
@@ -185,4 +185,4 @@ FORBIDDEN = Forbidden(
     ),
 )
 
-PART = Part("rms_norm", CHECKS, REFERENCE, MISTAKES, STYLES, FORBIDDEN, preload=PRELOAD)
+PART = Part("rms_norm", CHECKS, REFERENCE, MISTAKES, STYLES, FORBIDDEN, preload=WITH_AUTOGRAD)

@@ -1,6 +1,6 @@
 """Exercise 5.3: norms before or after the branches: mistakes and styles."""
 
-from gptbook.grading.ch05_blocks.common import BOOK, PRELOAD, SECTIONS
+from gptbook.grading.ch05_blocks.common import BOOK, SECTIONS, WITH_AUTOGRAD
 from gptbook.grading.ch05_blocks.stream import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
@@ -243,4 +243,6 @@ def run_stack(x, matrices, weights, position, final_weight, grad_out):
 """,
 }
 
-PART = Part("run_stack", CHECKS, REFERENCE, MISTAKES, STYLES, Forbidden(BOOK), preload=PRELOAD)
+PART = Part(
+    "run_stack", CHECKS, REFERENCE, MISTAKES, STYLES, Forbidden(BOOK), preload=WITH_AUTOGRAD
+)
