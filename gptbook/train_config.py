@@ -399,18 +399,20 @@ def tinyworld_cpu() -> TrainConfig:
 
 
 def shakespeare_char_cpu() -> TrainConfig:
-    """Return a quarter of a minute of two cores on Shakespeare's characters."""
+    """Return a quarter of a minute of two cores on Shakespeare's characters.
+
+    As many parameters, and the batches, of nanoGPT's recipe for a CPU.
+    """
+    model = small_model(4, 4, 128, vocab_size=66, context_length=64)
     return TrainConfig(
-        model=replace(
-            small_model(4, 4, 128, vocab_size=66, context_length=64), mlp="relu", d_ff=512
-        ),
+        model=replace(model, norm="layernorm", mlp="relu", d_ff=512, qk_norm=True),
         data=SHAKESPEARE,
-        steps=360,
+        steps=300,
         batch_size=12,
-        optim=OptimConfig("muon", lr=5e-3, muon_lr=2e-2, beta2=0.99),
-        schedule=ScheduleConfig("stable-decay", warmup_steps=20, decay_steps=320, floor=0.0),
-        eval_every=120,
-        checkpoint_every=250,
+        optim=OptimConfig("muon", lr=1e-2, muon_lr=2e-2, beta2=0.99),
+        schedule=ScheduleConfig("stable-decay", warmup_steps=20, decay_steps=260, floor=0.0),
+        eval_every=100,
+        checkpoint_every=150,
     )
 
 
