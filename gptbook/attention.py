@@ -212,6 +212,11 @@ def attend(
         case "reference":
             return reference_attention(q, k, v, mask, scale=scale, dropout_p=dropout_p)[0]
         case "sdpa":
+            if q.is_cpu and q.requires_grad and q.dtype in (torch.float16, torch.bfloat16):
+                # There torch's backward in half types takes up to four times as long.
+                with torch.autocast("cpu", enabled=False):
+                    exact = _sdpa(q.float(), k.float(), v.float(), mask, scale, dropout_p)
+                    return exact.to(q.dtype)
             return _sdpa(q, k, v, mask, scale, dropout_p)
         case "tiled":
             return tiled_attention(q, k, v, scale=scale, **_fields(mask))

@@ -2,7 +2,9 @@
 
 TENSOR_MODULES = (
     "gptbook.attention",
+    "gptbook.checkpoint",
     "gptbook.data",
+    "gptbook.device",
     "gptbook.flash_attention",
     "gptbook.interop",
     "gptbook.kv_cache",
@@ -10,7 +12,10 @@ TENSOR_MODULES = (
     "gptbook.linear",
     "gptbook.losses",
     "gptbook.model",
+    "gptbook.optim",
     "gptbook.positions",
+    "gptbook.trainer",
+    "gptbook.validation",
 )
 
 SHAPED_MODULES = tuple(name for name in TENSOR_MODULES if name != "gptbook.data")
