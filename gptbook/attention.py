@@ -128,7 +128,8 @@ def reference_attention(
     half = q.dtype in (torch.float16, torch.bfloat16)
     kind = torch.float32 if half else q.dtype
     groups = q.to(kind).reshape(B, K, H // K * T, D)  # a key's queries, one below the other
-    scores = (groups @ k.to(kind).mT).reshape(B, H, T, S)
+    with torch.autocast(q.device.type, enabled=False):
+        scores = (groups @ k.to(kind).mT).reshape(B, H, T, S)
     scores = scores * (1 / math.sqrt(D) if scale is None else scale)
     if bias is not None:
         scores = scores + bias
@@ -181,6 +182,11 @@ def attend(
         case "reference":
             return reference_attention(q, k, v, mask, scale=scale, dropout_p=dropout_p)[0]
         case "sdpa":
+            if q.is_cpu and q.requires_grad and q.dtype in (torch.float16, torch.bfloat16):
+                # There torch's backward in half types takes up to four times as long.
+                with torch.autocast("cpu", enabled=False):
+                    exact = _sdpa(q.float(), k.float(), v.float(), mask, scale, dropout_p)
+                    return exact.to(q.dtype)
             return _sdpa(q, k, v, mask, scale, dropout_p)
         case "tiled":
             return tiled_attention(q, k, v, scale=scale, **_fields(mask))

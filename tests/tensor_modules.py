@@ -2,12 +2,17 @@
 
 TENSOR_MODULES = (
     "gptbook.attention",
+    "gptbook.checkpoint",
     "gptbook.data",
+    "gptbook.device",
     "gptbook.flash_attention",
     "gptbook.interop",
     "gptbook.kv_cache",
     "gptbook.layers",
     "gptbook.losses",
     "gptbook.model",
+    "gptbook.optim",
     "gptbook.positions",
+    "gptbook.trainer",
+    "gptbook.validation",
 )

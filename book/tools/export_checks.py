@@ -12,7 +12,7 @@ from book.tools.export_rules import bindings, defined_names, is_type_checking
 # stands to its left in its own row.
 # fmt: off
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "arguments", "config", "device", "tracking", "pretokenize"),
+    ("errors", "arguments", "config", "train_config", "device", "pretokenize"),
     ("bpe_training", "bpe_encoding", "tokenizer_formats", "tokenizer", "flops",
      "tinyworld_speech", "tinyworld_people", "tinyworld_words", "tinyworld_narrator",
      "tinyworld_scenes", "tinyworld_plots", "tinyworld_adventures", "tinyworld_stories",
@@ -23,8 +23,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
      "layers", "positions", "kv_cache", "attention", "model"),
     ("losses", "sampling", "lora", "quantize", "optim", "schedules", "distributed",
      "interop_config", "interop"),
-    ("checkpoint", "generation", "speculative", "scaling_laws"),
-    ("evals", "interpret", "trainer"),
+    ("tracking", "checkpoint", "generation", "speculative", "scaling_laws"),
+    ("evals", "interpret", "training_data", "validation", "run_guard", "trainer"),
     ("sft", "reward_model", "rollout", "advantages", "ppo", "dpo", "grpo"),
     ("app", "grading"),
 )
