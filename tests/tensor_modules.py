@@ -13,6 +13,7 @@ TENSOR_MODULES = (
     "gptbook.model",
     "gptbook.optim",
     "gptbook.positions",
+    "gptbook.sampling",
     "gptbook.trainer",
     "gptbook.validation",
 )
