@@ -6,6 +6,7 @@ TENSOR_MODULES = (
     "gptbook.data",
     "gptbook.device",
     "gptbook.flash_attention",
+    "gptbook.generation",
     "gptbook.interop",
     "gptbook.kv_cache",
     "gptbook.layers",

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
      "layers", "positions", "kv_cache", "attention", "model"),
     ("losses", "sampling", "lora", "quantize", "optim", "schedules", "distributed",
      "interop_config", "interop"),
-    ("tracking", "checkpoint", "generation", "speculative", "scaling_laws"),
+    ("tracking", "checkpoint", "constraints", "generation", "speculative", "scaling_laws"),
     ("evals", "interpret", "training_data", "validation", "run_guard", "trainer"),
     ("sft", "reward_model", "rollout", "advantages", "ppo", "dpo", "grpo"),
     ("app", "grading"),
