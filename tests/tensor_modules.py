@@ -15,6 +15,7 @@ TENSOR_MODULES = (
     "gptbook.optim",
     "gptbook.positions",
     "gptbook.sampling",
+    "gptbook.speculative",
     "gptbook.trainer",
     "gptbook.validation",
 )
