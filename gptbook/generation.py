@@ -24,7 +24,7 @@ from gptbook.arguments import checked_integer
 from gptbook.config import check_choice
 from gptbook.kv_cache import KVCache, RollingKVCache
 from gptbook.model import GPT
-from gptbook.sampling import Sample, SamplingConfig, history_of, sample, seed_tensor
+from gptbook.sampling import History, Sample, SamplingConfig, history_of, sample, seed_tensor
 from gptbook.token_shards import END_OF_TEXT
 from gptbook.tokenizer import BPETokenizer
 
@@ -385,22 +385,26 @@ class Writer:
         return CachedReader(self.model, len(rows), capacity)
 
     def _choose(self, rows: list[Row], logits: Tensor) -> Sample:
-        history = None
-        if self.config.penalizes:
-            prompts, written = [row.prompt for row in rows], [row.ids for row in rows]
-            history = history_of(prompts, written, logits.shape[-1], self.device)
         places = [len(row.prompt) + len(row.ids) for row in rows]
         return sample(
             logits,
             self.config,
             seeds=seed_tensor([row.seed for row in rows], self.device),
             positions=torch.tensor(places, device=self.device),
-            history=history,
-            allowed=self._allowed(rows, logits.shape[-1]),
+            history=self.history(rows),
+            allowed=self.allowed(rows),
         )
 
-    def _allowed(self, rows: list[Row], vocab_size: int) -> Bool[Tensor, "B V"] | None:
+    def history(self, rows: list[Row]) -> History | None:
+        """Return what the penalties look at, if there are any."""
+        if not self.config.penalizes:
+            return None
+        prompts, written = [row.prompt for row in rows], [row.ids for row in rows]
+        return history_of(prompts, written, self.model.config.vocab_size, self.device)
+
+    def allowed(self, rows: list[Row]) -> Bool[Tensor, "B V"] | None:
         """Return what the constraint allows; an id that the tokenizer has not is never written."""
+        vocab_size = self.model.config.vocab_size
         known = vocab_size if self.tokenizer is None else self.tokenizer.vocab_size
         if self.constraint is None and known >= vocab_size:
             return None
@@ -418,14 +422,23 @@ class Writer:
         columns = [column.tolist() for column in chosen]
         for row, token, logprob, sampling_logprob, valid in zip(rows, *columns, strict=True):
             if valid:
-                row.ids.append(token)
-                row.logprobs.append(logprob)
-                row.sampling_logprobs.append(sampling_logprob)
-                row.finish_reason = self._finish_reason(row, token)
+                self.add(row, token, logprob, sampling_logprob)
             else:
-                row.finish_reason = "invalid"
-            if row.finish_reason is not None:
-                row.text.finish()
+                self.end(row, "invalid")
+
+    def add(self, row: Row, token: int, logprob: float, sampling_logprob: float) -> None:
+        """Add a token to a row, and end the row if it ends with that."""
+        row.ids.append(token)
+        row.logprobs.append(logprob)
+        row.sampling_logprobs.append(sampling_logprob)
+        reason = self._finish_reason(row, token)
+        if reason is not None:
+            self.end(row, reason)
+
+    def end(self, row: Row, reason: FinishReason) -> None:
+        """End a row."""
+        row.finish_reason = reason
+        row.text.finish()
 
     def _finish_reason(self, row: Row, token: int) -> FinishReason | None:
         """Add a token to the text and the constraint's state, and return why the row ends here."""

@@ -154,7 +154,7 @@ def test_with_the_same_noise_the_text_is_the_same(
 def test_a_perfect_draft_is_always_accepted(model: GPT) -> None:
     for config in (GREEDY, replace(DRAWN, temperature=1.5)):
         for method in ("rejection", "same noise"):
-            out = speculate(model, [5], DraftModel(model), config, n_guesses=4, method=method)  # type: ignore[arg-type]
+            out = speculate(model, [5], DraftModel(model), config, n_guesses=4, method=method)
             assert out.acceptance_rate == 1
             assert out.n_calls == 4  # of 20 tokens, 5 at a time
 

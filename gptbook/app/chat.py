@@ -55,9 +55,7 @@ class Chat:
         self.n_replies += 1
         said: list[str] = []
         try:
-            for piece in stream(
-                self.loaded.model, prompt, config, tokenizer=self.loaded.tokenizer
-            ):
+            for piece in stream(self.loaded.model, prompt, config, tokenizer=self.loaded.tokenizer):
                 said.append(piece)
                 yield piece
         finally:
