@@ -83,6 +83,7 @@ bench: setup .venv-bench/.ready ## Measure the package beside its peers; appends
 	$(call say,Benchmarks (keep the machine otherwise idle))
 	@PYTHONPATH=. $(BENCH_PY) tests/benchmarks/bench_tokenizer.py
 	@$(ONE_THREAD) $(PY) -m tests.benchmarks.bench_data
+	@$(PY) -m tests.benchmarks.bench_attention
 	@$(PY) -m tests.benchmarks.bench_model
 
 .PHONY: lock

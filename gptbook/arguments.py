@@ -20,6 +20,12 @@ def checked_integer(value: object, name: str, least: int | None = None) -> int:
     return int(value)
 
 
+def check_share(value: float, name: str) -> None:
+    """Raise ValueError unless value is at least 0 and below 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
+
+
 def check_heads(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Raise ValueError unless q, (B, H, T, D), and k and v, (B, K, S, D), go together."""
     shapes = f"q has shape {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"

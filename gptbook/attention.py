@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import dropout, scaled_dot_product_attention
 
-from gptbook.arguments import check_heads
+from gptbook.arguments import check_heads, check_share
 from gptbook.config import AttentionConfig, Backend
 from gptbook.flash_attention import flash_obstacle, tiled_attention
 from gptbook.kv_cache import KVCache
@@ -68,10 +68,33 @@ class AttentionMask:
         """Whether T and S alone say who sees whom, without any tensor."""
         return self.query_index is None and self.key_index is None and self.query_documents is None
 
+    def check(self, n_queries: int, n_keys: int, batch_size: int | None = None) -> None:
+        """Raise ValueError, naming the field, unless the mask fits so many queries and keys."""
+        for name, tensor, length in (
+            ("query_index", self.query_index, n_queries),
+            ("key_index", self.key_index, n_keys),
+            ("query_documents", self.query_documents, n_queries),
+            ("key_documents", self.key_documents, n_keys),
+        ):
+            if tensor is None:
+                continue
+            rows = tensor.shape[0]
+            if tensor.ndim != 2 or tensor.shape[1] != length:
+                raise ValueError(
+                    f"{name} must have shape (B or 1, {length}), got {tuple(tensor.shape)}"
+                )
+            if batch_size is not None and rows not in (1, batch_size):
+                raise ValueError(f"{name} has {rows} rows, but the batch has {batch_size}")
+
     def dense(
         self, n_queries: int, n_keys: int, device: torch.device | str
     ) -> Bool[Tensor, "B 1 T S"]:
-        """Return the mask as a tensor, true where the query sees the key; B is 1 if rows agree."""
+        """Return the mask as a tensor, true where the query sees the key; B is 1 if rows agree.
+
+        Raises:
+            ValueError: a tensor of the mask has another number of columns.
+        """
+        self.check(n_queries, n_keys)
         key = (n_queries, n_keys, str(device))
         if key not in self._dense:
             self._dense[key] = self._build(n_queries, n_keys, device)
@@ -121,27 +144,30 @@ def reference_attention(
         bias: added to the scores, such as ALiBi's.
 
     Raises:
-        ValueError: shapes that do not go together.
+        ValueError: shapes that do not go together, or dropout_p is no share.
     """
     check_heads(q, k, v)
+    check_share(dropout_p, "dropout_p")
     (B, H, T, D), (K, S) = q.shape, k.shape[1:3]
+    if mask is not None:
+        mask.check(T, S, B)
     half = q.dtype in (torch.float16, torch.bfloat16)
     kind = torch.float32 if half else q.dtype
-    groups = q.to(kind).reshape(B, K, H // K * T, D)  # a key's queries, one below the other
-    with torch.autocast(q.device.type, enabled=False):
+    with torch.autocast(q.device.type, enabled=False):  # it would make half types of this
+        groups = q.to(kind).reshape(B, K, H // K * T, D)  # a key's queries, one below the other
         scores = (groups @ k.to(kind).mT).reshape(B, H, T, S)
-    scores = scores * (1 / math.sqrt(D) if scale is None else scale)
-    if bias is not None:
-        scores = scores + bias
-    if mask is None:
-        weights = scores.softmax(-1)
-    else:
-        hidden = ~mask.dense(T, S, q.device)
-        lowest = torch.finfo(kind).min  # not -inf: a row of only that would give NaN
-        weights = scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
-    if dropout_p:
-        weights = dropout(weights, dropout_p)
-    out = weights.reshape(B, K, H // K * T, S) @ v.to(kind)
+        scores = scores * (1 / math.sqrt(D) if scale is None else scale)
+        if bias is not None:
+            scores = scores + bias
+        if mask is None:
+            weights = scores.softmax(-1)
+        else:
+            hidden = ~mask.dense(T, S, q.device)
+            lowest = torch.finfo(kind).min  # not -inf: a row of only that would give NaN
+            weights = scores.masked_fill(hidden, lowest).softmax(-1).masked_fill(hidden, 0.0)
+        if dropout_p:
+            weights = dropout(weights, dropout_p)
+        out = weights.reshape(B, K, H // K * T, S) @ v.to(kind)
     return out.reshape(B, H, T, v.shape[-1]).to(q.dtype), weights
 
 
@@ -172,6 +198,9 @@ def attend(
         ValueError: shapes that do not go together, or a backend that cannot serve, and why.
     """
     check_heads(q, k, v)
+    check_share(dropout_p, "dropout_p")
+    if mask is not None:
+        mask.check(q.shape[2], k.shape[2], len(q))
     if backend == "auto":
         backend = _best_backend(q, mask, scale, dropout_p)
     if dropout_p and backend in ("tiled", "flash"):

@@ -11,7 +11,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from difflib import get_close_matches
 from typing import Any, Literal, get_args
 
-from gptbook.arguments import checked_integer
+from gptbook.arguments import check_share, checked_integer
 
 RopeScalingKind = Literal["linear", "ntk", "yarn", "llama3"]
 
@@ -167,8 +167,7 @@ class AttentionConfig:
             )
         if self.output_bias is None:
             object.__setattr__(self, "output_bias", self.bias)
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout}")
+        check_share(self.dropout, "dropout")
         if self.backend not in get_args(Backend):
             names = ", ".join(get_args(Backend))
             raise ValueError(f"backend must be one of {names}, got {self.backend!r}")

@@ -8,6 +8,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -36,7 +37,7 @@ def choose_device(name: str = "auto") -> torch.device:
 def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
     """Return the type of matrix products: "float32", "bfloat16", or "auto".
 
-    "auto" is bfloat16 on a GPU that computes in it, and float32 elsewhere.
+    "auto" is bfloat16 on a GPU or a CPU that has instructions for it, and float32 elsewhere.
 
     Raises:
         ValueError: precision is another one.
@@ -47,9 +48,19 @@ def choose_dtype(precision: str, device: torch.device) -> torch.dtype:
         case "bfloat16":
             return torch.bfloat16
         case "auto":
-            able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+            on_gpu = device.type == "cuda"
+            able = torch.cuda.is_bf16_supported() if on_gpu else cpu_multiplies_bfloat16()
             return torch.bfloat16 if able else torch.float32
     raise ValueError(f"precision is {precision!r}; choose auto, float32 or bfloat16")
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """Return whether this processor has instructions for products in bfloat16, as Linux tells."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:

@@ -102,7 +102,7 @@ class Sight:
             running, size = (self.query_index, n_rows) if by_keys else (self.key_index, n_columns)
             if running.shape[1] % size:
                 kinds[:, :, -1].clamp_(max=MIXED)
-            self._ranges[key] = tile_ranges(kinds)
+            self._ranges[key] = tile_ranges(kinds, mixed_first=self.causal and by_keys)
         return self._ranges[key]
 
 
@@ -159,18 +159,19 @@ def _sight_by_shape(
     return Sight(queries, keys, None, None, causal, window)
 
 
-def tile_ranges(kinds: Int[Tensor, "B I J"]) -> Int[Tensor, "B I 4"]:
+def tile_ranges(kinds: Int[Tensor, "B I J"], *, mixed_first: bool = False) -> Int[Tensor, "B I 4"]:
     """Return for each row of tiles where to begin, where all is visible from and to, and the end.
 
     Tiles outside begin to end are hidden, those from the second number to the third are visible.
-    If the visible ones are no single run, that stretch is empty, and every tile counts as mixed.
+    If the visible ones are no single run, none is called so, and all stand after that empty run, or
+    before it with mixed_first.
     """
     place = torch.arange(kinds.shape[2], device=kinds.device, dtype=torch.int32)
     begin, end = _span(kinds != HIDDEN, place)
     first, last = _span(kinds == VISIBLE, place)
-    whole = (kinds == VISIBLE).sum(2) == last - first
-    some = whole & (last > first)
-    first, last = torch.where(some, first, begin), torch.where(some, last, begin)
+    run = ((kinds == VISIBLE).sum(2) == last - first) & (last > first)
+    border = end if mixed_first else begin
+    first, last = torch.where(run, first, border), torch.where(run, last, border)
     return torch.stack([begin, first, last, end], 2).to(torch.int32)
 
 

@@ -111,6 +111,11 @@ def mean_visible_keys(n_tokens: int, window: int | None = None) -> float:
     return w - w * (w - 1) / (2 * n_tokens)  # the first w queries see 1 to w keys, all others w
 
 
+def checked_length(config: GPTConfig, n_tokens: int | None) -> int:
+    """Return n_tokens, or context_length for None; raise unless it is an int of at least 1."""
+    return checked_integer(config.context_length if n_tokens is None else n_tokens, "n_tokens", 1)
+
+
 def forward_flops(
     config: GPTConfig, n_tokens: int | None = None, *, dense: bool = False
 ) -> FlopCount:
@@ -122,7 +127,7 @@ def forward_flops(
         dense: count every pair of a query and a key, as programs do that compute scores and then
             mask them; otherwise only those pairs that see each other.
     """
-    n_tokens = checked_integer(n_tokens or config.context_length, "n_tokens", 1)
+    n_tokens = checked_length(config, n_tokens)
     n_keys = n_tokens if dense else mean_visible_keys(n_tokens, config.sliding_window)
     d_attention = config.n_head * config.d_head
     n_mlp_matrices = 3 if config.mlp == "swiglu" else 2
@@ -187,7 +192,7 @@ def activation_bytes(
     c, heads, d_attention = config.d_model, config.n_head, config.n_head * config.d_head
     # Behind an RMSNorm the normalized vector waits for the gradient of the weights.
     norm = 2 * c + 2 if config.norm == "layernorm" else 3 * c + 1
-    n_tokens = checked_integer(n_tokens or config.context_length, "n_tokens", 1)
+    n_tokens = checked_length(config, n_tokens)
     attention = qkv_width(config) + d_attention + heads * (2 * n_tokens if dense else 1)
     n_changes = (config.positions == "rope") + config.qk_norm
     attention += n_changes * (d_attention + config.n_kv_head * config.d_head)  # new queries, keys

@@ -64,7 +64,7 @@ class KVCache:
         self.keys = torch.zeros(shape, dtype=dtype, device=device)
         self.values = torch.zeros_like(self.keys)
         self.lengths: tuple[int, ...] = (0,) * batch_size
-        self._written = 0  # the most tokens written since the last advance
+        self._written = [0] * n_layer  # tokens that each layer wrote since the last advance
 
     @property
     def n_bytes(self) -> int:
@@ -113,7 +113,7 @@ class KVCache:
                 f"{longest}, and {n_new} more do not fit: make a larger one, drop the oldest "
                 "tokens and read the rest again, or use a RollingKVCache"
             )
-        self._written = max(self._written, n_new)
+        self._written[layer] = n_new
         for store, new in ((self.keys[layer], k), (self.values[layer], v)):
             if self.even:
                 store[:, :, longest : longest + n_new] = new
@@ -131,14 +131,16 @@ class KVCache:
         own lengths, and the next write goes over the filler.
 
         Raises:
-            ValueError: below 0, or more than were written.
+            ValueError: below 0, or more than a layer has written; nothing was changed.
         """
         counts = self._per_row(n_new, "n_new")
-        if max(counts) > self._written:
-            raise ValueError(
-                f"n_new is {n_new}, but {self._written} tokens were written since the last advance"
-            )
-        self._written = 0
+        for layer, n_written in enumerate(self._written):
+            if max(counts) > n_written:
+                raise ValueError(
+                    f"n_new is {n_new}, but layer {layer} wrote {n_written} tokens since the last "
+                    "advance"
+                )
+        self._written = [0] * len(self.keys)
         self.lengths = tuple(a + b for a, b in zip(self.lengths, counts, strict=True))
 
     def truncate(self, lengths: int | Sequence[int]) -> None:
@@ -150,7 +152,7 @@ class KVCache:
         wanted = self._per_row(lengths, "lengths")
         if any(new > old for new, old in zip(wanted, self.lengths, strict=True)):
             raise ValueError(f"lengths is {lengths}, more than the rows have: {self.lengths}")
-        self.lengths, self._written = wanted, 0
+        self.lengths, self._written = wanted, [0] * len(self.keys)
 
     def _per_row(self, value: int | Sequence[int], name: str) -> tuple[int, ...]:
         """Return one number for each row, or raise as the callers say."""
@@ -224,7 +226,7 @@ class RollingKVCache(KVCache):
         Raises:
             ValueError: tensors of another shape, dtype or device, or that want a gradient.
         """
-        self._written = max(self._written, self._check(layer, k, v))
+        self._written[layer] = self._check(layer, k, v)
         self._pending[layer] = (k, v)
         return torch.cat((self.keys[layer], k), 2), torch.cat((self.values[layer], v), 2)
 

@@ -202,7 +202,7 @@ class TrainConfig:
         guard: what to do when something is wrong.
         seed: of the weights, of the order of the data, and of dropout.
         precision: "float32", "bfloat16": matrix products in it, weights stay in float32; "auto":
-            bfloat16 on a GPU that has it.
+            bfloat16 on a GPU or CPU that has instructions for it.
         device: "auto", or a name that torch knows.
         compile: whether torch.compile makes the loss.
         recompute: whether backward computes activations anew instead of keeping them.
@@ -374,30 +374,40 @@ def parsed_value(text: str) -> Any:
 def tinyworld_cpu() -> TrainConfig:
     """Return two minutes of two cores on stories of TinyWorld."""
     return TrainConfig(
-        model=small_model(4, 4, 128, vocab_size=1024, context_length=128),
-        data=DataConfig("tinyworld", n_documents=20_000, kind="story", vocab_size=1024),
-        steps=1000,
-        batch_size=32,
-        optim=OptimConfig("muon", lr=5e-3, muon_lr=1e-2),
-        schedule=ScheduleConfig("stable-decay", warmup_steps=20, decay_steps=500, floor=0.0),
-        eval_every=250,
-        checkpoint_every=250,
-        precision="float32",
+        model=replace(
+            small_model(4, 4, 128, vocab_size=1024, context_length=256), mlp="relu", d_ff=512
+        ),
+        data=DataConfig(
+            "tinyworld",
+            n_documents=10_000,
+            kind="story",
+            vocab_size=1024,
+            validation=0.02,
+            separate_documents=False,
+        ),
+        steps=1200,
+        batch_size=8,
+        optim=OptimConfig("muon", lr=5e-3, muon_lr=2e-2, beta2=0.99),
+        schedule=ScheduleConfig("stable-decay", warmup_steps=20, decay_steps=900, floor=0.0),
+        eval_every=300,
+        eval_stride=128,
+        checkpoint_every=300,
     )
 
 
 def shakespeare_char_cpu() -> TrainConfig:
     """Return a quarter of a minute of two cores on Shakespeare's characters."""
     return TrainConfig(
-        model=small_model(4, 4, 128, vocab_size=66, context_length=64),
+        model=replace(
+            small_model(4, 4, 128, vocab_size=66, context_length=64), mlp="relu", d_ff=512
+        ),
         data=SHAKESPEARE,
-        steps=500,
-        batch_size=24,
-        optim=OptimConfig("muon", lr=5e-3, muon_lr=1e-2),
-        schedule=ScheduleConfig("stable-decay", warmup_steps=20, decay_steps=300, floor=0.0),
-        eval_every=250,
+        steps=360,
+        batch_size=12,
+        optim=OptimConfig("muon", lr=5e-3, muon_lr=2e-2, beta2=0.99),
+        schedule=ScheduleConfig("stable-decay", warmup_steps=20, decay_steps=320, floor=0.0),
+        eval_every=120,
         checkpoint_every=250,
-        precision="float32",
     )
 
 
@@ -418,7 +428,6 @@ def python_cpu() -> TrainConfig:
         schedule=ScheduleConfig("stable-decay", warmup_steps=50, decay_steps=800, floor=0.0),
         eval_every=500,
         checkpoint_every=250,
-        precision="float32",
     )
 
 

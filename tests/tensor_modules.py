@@ -19,3 +19,6 @@ TENSOR_MODULES = (
     "gptbook.trainer",
     "gptbook.validation",
 )
+
+SHAPED_MODULES = tuple(name for name in TENSOR_MODULES if name != "gptbook.data")
+"""Those whose annotations have shapes. The loader's have none, and it says itself what is wrong."""

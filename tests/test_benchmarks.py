@@ -129,3 +129,19 @@ def test_the_data_benchmark_measures_everything() -> None:
     assert all(rate > 0 for rate in rates.values())
     for what in ("documents, story: MB/min", "5-gram, score: Mtokens/s", "machine, copy: GB/s"):
         assert what in rates
+
+
+def test_the_attention_benchmark_measures_every_case() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.bench_attention", "--quick"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.split("  ") for line in done.stdout.splitlines()]
+    rates = {line[0]: float(line[-1].split()[1]) for line in lines}
+    assert len(rates) == 7
+    assert {"case matrix product", "case reference", "case sdpa", "case tiled"} <= set(rates)
+    assert all(rate > 0 for rate in rates.values())

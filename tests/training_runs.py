@@ -42,6 +42,7 @@ def tiny_config(**changes: Any) -> TrainConfig:
         "eval_every": 12,
         "checkpoint_every": 1,
         "device": "cpu",
+        "precision": "float32",
     }
     return TrainConfig(**{**settings, **changes})
 

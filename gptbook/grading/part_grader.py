@@ -69,6 +69,7 @@ class PartGrader:
         self._forbidden_files = (*setting.forbidden_files, *files_of(part.forbidden.modules))
         self._cases: dict[str, list[Args]] = {}
         self._bank: dict[tuple[str, str], list[Outcome]] = {}
+        self._known: dict[tuple[str, str], list[Outcome]] = {}
 
     def grade(self, submission: Submission, name: str) -> list[CheckResult]:
         """Grade the function that has a name in a submission."""
@@ -115,7 +116,7 @@ class PartGrader:
         outcomes: list[Outcome] = []
         failure = None
         for _ in range(check.attempts):
-            outcomes = self._observe(check, program, self._draw(check))
+            outcomes = self._outcomes(check, program)
             failure = judge(check, self._draw(check), outcomes)
             if failure is None:
                 break
@@ -128,6 +129,16 @@ class PartGrader:
             stream = random.Random("/".join(str(name) for name in names))
             self._cases[check.name] = list(check.draw(stream))
         return self._cases[check.name]
+
+    def _outcomes(self, check: Check, program: Program) -> list[Outcome]:
+        """What a program does on a check's cases; remembered, but for what is measured.
+
+        An author's check runs each mistake as a reader's function and as one of the bank.
+        """
+        key = program.source, check.name
+        if check.attempts > 1 or key not in self._known:
+            self._known[key] = self._observe(check, program, self._draw(check))
+        return self._known[key]
 
     def _observe(self, check: Check, program: Program, cases: Sequence[Args]) -> list[Outcome]:
         job = Job(
@@ -145,7 +156,7 @@ class PartGrader:
         if key not in self._bank:
             wrong = Submission(mistake.name, (mistake.source,))
             program = self._slice(wrong, self._part.function)
-            self._bank[key] = self._observe(check, program, self._draw(check))
+            self._bank[key] = self._outcomes(check, program)
         return self._bank[key]
 
     def _passes(self, check: Check, outcomes: Sequence[Outcome]) -> bool:

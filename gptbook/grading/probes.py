@@ -37,6 +37,14 @@ def attempt(function: Function, *args: Any) -> tuple[str, Any]:
         return "raised", [cls.__name__ for cls in type(error).__mro__[:-2]]
 
 
+def attempt_and_read(function: Function, *args: Any) -> tuple[str, Any, str]:
+    """Return what :func:`attempt` returns, and the exception's text; empty without one."""
+    try:
+        return "returned", function(*args), ""
+    except Exception as error:  # noqa: BLE001 - which exception it is, is the question
+        return "raised", [cls.__name__ for cls in type(error).__mro__[:-2]], str(error)
+
+
 def collect(function: Function, *args: Any) -> list[Any]:
     """Collect what the returned iterator yields, up to :data:`MAX_STREAM_ITEMS` items."""
     return list(itertools.islice(function(*args), MAX_STREAM_ITEMS))
@@ -84,6 +92,35 @@ def gradients(function: Function, *args: Any) -> tuple[Any, list[Any]]:
     return value, list(torch.autograd.grad(total, inputs, allow_unused=True))
 
 
+def streamed(function: Function, *args: Any) -> tuple[Any, int]:
+    """Hand over the last argument, a list, as an iterator that can be read once.
+
+    Returns:
+        The value, and how many numbers the largest tensor holds that a function of torch gave back
+        meanwhile: whether what streams by is being collected. Of a view, the whole of it counts.
+    """
+    import torch  # has been loaded where there are tensors, and nowhere else
+    from torch.overrides import TorchFunctionMode
+
+    largest = 0
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(
+            self, called: Function, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            nonlocal largest
+            result = called(*args, **(kwargs or {}))
+            for item in result if isinstance(result, list | tuple) else [result]:
+                if isinstance(item, torch.Tensor):
+                    size = item.untyped_storage().nbytes() // item.element_size()
+                    largest = max(largest, size)
+            return result
+
+    *first, items = args
+    with Watch():
+        return function(*first, iter(items)), largest
+
+
 def measure(function: Function, calls: list[tuple[Any, ...]]) -> list[float]:
     """Processor seconds of each call; after one of a second no larger one is tried.
 
@@ -112,5 +149,15 @@ def _mean_seconds(function: Function, args: tuple[Any, ...]) -> float:
 
 PROBES: dict[str, Function] = {
     probe.__name__: probe
-    for probe in (call, call_each, attempt, collect, interleave, gradients, measure)
+    for probe in (
+        call,
+        call_each,
+        attempt,
+        attempt_and_read,
+        collect,
+        interleave,
+        gradients,
+        streamed,
+        measure,
+    )
 }

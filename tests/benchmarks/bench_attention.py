@@ -15,7 +15,6 @@ rotated buffers.
 import argparse
 import multiprocessing
 import os
-import resource
 import statistics
 import sys
 import time
@@ -47,6 +46,7 @@ MATRIX = "matrix product"
 SECONDS = 0.3  # that a measurement repeats for, at least
 
 Step = Callable[[], object]
+Measure = Callable[[str, int, float], tuple[float, float]]
 
 
 def our_layer(backend: str, n_tokens: int) -> Step:
@@ -81,8 +81,9 @@ def huggingface_layer(implementation: str, n_tokens: int) -> Step:
     )
     config._attn_implementation = implementation
     layer = GPT2Attention(config, layer_idx=0)
-    late = torch.full((n_tokens, n_tokens), torch.finfo(torch.float32).min).triu(1)[None, None]
-    mask = late if implementation == "eager" else None  # as the model hands it in
+    mask = None
+    if implementation == "eager":  # as the model hands it in
+        mask = torch.full((n_tokens, n_tokens), torch.finfo(torch.float32).min).triu(1)[None, None]
     return pass_of(lambda x: layer(x, attention_mask=mask)[0], n_tokens)
 
 
@@ -123,15 +124,23 @@ def flops(case: str, n_tokens: int) -> int:
 def measured(case: str, n_tokens: int, seconds: float) -> tuple[float, float]:
     """Return the median seconds of a step, and by how many MB it raised the peak memory."""
     step = make_step(case, n_tokens)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # what Linux calls the peak is now what is used
+    before = memory_mb("VmRSS")
     step()
-    megabytes = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    megabytes = memory_mb("VmHWM") - before
     times: list[float] = []
-    while sum(times) < seconds or len(times) < 3:
+    while sum(times) < seconds or len(times) < 2:
         started = time.perf_counter()
         step()
         times.append(time.perf_counter() - started)
     return statistics.median(times), megabytes
+
+
+def memory_mb(kind: str) -> float:
+    """Return MB that this process uses ("VmRSS"), or the most that it used ("VmHWM"), on Linux."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (kilobytes,) = (line.split()[1] for line in lines if line.startswith(f"{kind}:"))
+    return int(kilobytes) * 1024 / 1e6
 
 
 def in_own_process(case: str, n_tokens: int, seconds: float) -> tuple[float, float]:
@@ -140,13 +149,15 @@ def in_own_process(case: str, n_tokens: int, seconds: float) -> tuple[float, flo
         return pool.apply(measured, (case, n_tokens, seconds))
 
 
-def cpu_rows(lengths: Sequence[int], n_rounds: int, seconds: float) -> list[dict[str, Any]]:
+def cpu_rows(
+    lengths: Sequence[int], n_rounds: int, seconds: float, measure: Measure
+) -> list[dict[str, Any]]:
     """Measure every case at every length, in turn, and return the medians of the rounds."""
     cases = [(MATRIX, 0), *((case, T) for T in lengths for case in (*OURS, *PEERS))]
     found: dict[tuple[str, int], list[tuple[float, float]]] = {case: [] for case in cases}
     for _ in range(n_rounds):
         for case in tqdm(cases, unit="case"):
-            found[case].append(in_own_process(*case, seconds))
+            found[case].append(measure(*case, seconds))
     rows = []
     for (name, T), pairs in found.items():
         took = statistics.median(pair[0] for pair in pairs)
@@ -232,7 +243,9 @@ def show(rows: Sequence[dict[str, Any]]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the medians, and unless --quick append them to book/results/."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a smoke test; nothing is stored")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test in one process; nothing is stored"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--gpu", action="store_true", help="measure the kernel on a GPU")
     arguments = parser.parse_args(argv)
@@ -241,9 +254,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.gpu:
         rows = list(gpu_rows(arguments.rounds))
     elif arguments.quick:
-        rows = cpu_rows(LENGTHS[:1], 1, 0.0)
+        rows = cpu_rows(LENGTHS[:1], 1, 0.0, measured)
     else:
-        rows = cpu_rows(LENGTHS, arguments.rounds, SECONDS)
+        rows = cpu_rows(LENGTHS, arguments.rounds, SECONDS, in_own_process)
     show(rows)
     if not arguments.quick:
         append_run(RESULTS, provenance(arguments, rows))

@@ -27,7 +27,7 @@ import jupytext
 import torch
 
 from gptbook.config import RopeConfig, RopeScaling
-from gptbook.positions import RotaryPositions
+from gptbook.positions import RotaryPositions, alibi_bias, apply_rotary
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = ROOT / "chapters" / "03_rotary_positions.md"
@@ -42,7 +42,12 @@ SEED = 0
 
 def chapter_code() -> dict[str, Any]:
     """Return the names that the chapter's cells tagged `little-model` define."""
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {  # what the chapter's own cells export
+        "RopeConfig": RopeConfig,
+        "RotaryPositions": RotaryPositions,
+        "alibi_bias": alibi_bias,
+        "apply_rotary": apply_rotary,
+    }
     for cell in jupytext.read(CHAPTER).cells:
         if "little-model" in cell.metadata.get("tags", ()):
             exec(cell.source, names)

@@ -17,7 +17,7 @@ from gptbook.grading.compare import Tolerance, difference, rounding
 from gptbook.grading.engine import part_graders
 from gptbook.grading.exercise import Args, Exercise, Mistake, Part, edited, oracle
 from gptbook.grading.part_grader import Setting
-from gptbook.grading.probes import gradients
+from gptbook.grading.probes import gradients, streamed
 from gptbook.grading.runner import Runner
 from gptbook.grading.values import dumps, loads
 from tests.grading.toys import code
@@ -310,3 +310,26 @@ def test_gradients_of_a_sum_of_one_are_not_all_zero() -> None:
     assert value.sum().item() == pytest.approx(1)
     assert gradient.abs().max() > 1e-3
     assert gradients(lambda x: x.detach(), x)[1] == [None]
+
+
+def test_a_stream_can_be_read_once_and_what_collects_it_is_seen() -> None:
+    rows = [torch.ones(2, 3) for _ in range(50)]
+
+    def running(scale: float, tiles: Any) -> Any:
+        total = torch.zeros(3)
+        for tile in tiles:
+            total = total + scale * tile.sum(0)
+        assert list(tiles) == []
+        return total
+
+    def collecting(scale: float, tiles: Any) -> Any:
+        return scale * torch.cat(list(tiles)).sum(0)
+
+    for function, largest in ((running, 3), (collecting, 300)):
+        value, seen = streamed(function, 2.0, rows)
+        assert torch.equal(value, torch.full((3,), 200.0))
+        assert seen == largest
+
+
+def test_a_small_view_of_a_large_tensor_counts_as_the_large_one() -> None:
+    assert streamed(lambda tiles: torch.zeros(9, 9)[0, :1], []) == (torch.zeros(1), 81)
