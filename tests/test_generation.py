@@ -12,19 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gptbook.beam_search import beam_search
 from gptbook.config import GPTConfig
 from gptbook.constraints import PatternConstraint, compile_pattern, json_pattern
-from gptbook.generation import (
-    GenerationConfig,
-    TextStream,
-    beam_search,
-    generate,
-    last_logits,
-    stream,
-)
+from gptbook.generation import GenerationConfig, generate, stream
 from gptbook.interop import save_huggingface
 from gptbook.model import GPT
+from gptbook.readers import last_logits
 from gptbook.sampling import token_logprobs
+from gptbook.text_stream import TextStream
 from gptbook.tokenizer import BPETokenizer, train_bpe
 
 torch.set_num_threads(1)

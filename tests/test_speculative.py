@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptbook.generation import GenerationConfig, Row, TextStream, Writer, generate
+from gptbook.generation import GenerationConfig, Row, Writer, generate
 from gptbook.model import GPT
 from gptbook.speculative import Draft, DraftModel, LookBack, speculate, verify
+from gptbook.text_stream import TextStream
 from gptbook.tokenizer import BPETokenizer, train_bpe
 from tests.test_generation import DRAWN, GREEDY, small
 
