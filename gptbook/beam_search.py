@@ -13,6 +13,7 @@ from torch import Tensor
 from gptbook.arguments import checked_integer
 from gptbook.model import GPT
 from gptbook.readers import Evaluating, last_logits, make_cache, select_rows
+from gptbook.sampling import broken_rows
 
 
 class Beam(NamedTuple):
@@ -55,7 +56,7 @@ def beam_search(
             for each token.
 
     Raises:
-        ValueError: a number is below 1, or the prompt is empty.
+        ValueError: a number is below 1, the prompt is empty, or the logits are broken.
         CacheFullError: prompt and new tokens exceed the model's context.
     """
     checked_integer(n_beams, "n_beams", 1)
@@ -95,6 +96,8 @@ def _continued(
 
     The lower parent and then the lower id goes first where two are equal.
     """
+    if broken_rows(logits).any():
+        raise ValueError("the model's logits hold NaN or are infinite: check its weights")
     so_far = torch.tensor([one.logprob for one in beams], dtype=torch.float64)
     logprobs = logits.double().log_softmax(-1).cpu() + so_far[:, None]
     flat = logprobs.flatten()

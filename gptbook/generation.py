@@ -40,8 +40,8 @@ class GenerationConfig(SamplingConfig):
 
     Attributes:
         max_new_tokens: the most tokens that are written.
-        stop: strings that end a row; its text ends before the first of them, wherever the borders
-            of tokens are.
+        stop: strings that end a row; its text ends before the first that is complete, wherever the
+            borders of tokens are.
         end_ids: ids that end a row, which are no part of its text; None: the tokenizer's
             end-of-text token, if there is one.
         overflow: what happens at the end of the model's context. "stop": the row ends; "slide":
@@ -194,12 +194,12 @@ class Writer:
             logits = reader.read([row.ids[-1:] for row in live])
 
     def _reader(self, rows: list[Row]) -> Reader:
-        if not self.cached:
-            return Reader(self.model, len(rows))
         capacity = max(len(row.prompt) for row in rows) + self.config.max_new_tokens
         beyond = capacity > self.model.config.context_length and self.config.overflow == "slide"
         if beyond and RollingReader.can_serve(self.model):
-            return RollingReader(self.model, len(rows))
+            return RollingReader(self.model, len(rows), cached=self.cached)
+        if not self.cached:
+            return Reader(self.model, len(rows))
         return CachedReader(self.model, len(rows), capacity)
 
     def _choose(self, rows: list[Row], logits: Tensor) -> Sample:

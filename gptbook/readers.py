@@ -16,16 +16,18 @@ from gptbook.model import GPT
 
 
 class Evaluating:
-    """A context in which a model is in evaluation mode, and afterwards in the one before."""
+    """A context in which a model is in evaluation mode; afterwards each part is as before."""
 
     def __init__(self, model: GPT) -> None:
-        self.model, self.training = model, model.training
+        self.model = model
+        self.modes = [(part, part.training) for part in model.modules()]
 
     def __enter__(self) -> None:
         self.model.eval()
 
     def __exit__(self, *exception: object) -> None:
-        self.model.train(self.training)
+        for part, training in self.modes:
+            part.training = training
 
 
 def make_cache(model: GPT, n_rows: int, capacity: int, *, rolling: bool = False) -> KVCache:
@@ -127,14 +129,13 @@ class CachedReader(Reader):
 class RollingReader(Reader):
     """Reads without end, for models with a sliding window and without learned positions.
 
-    It forgets what the model could not see anyway.
+    It forgets what the model could not see anyway. Its slow twin, cached=False, reads all again.
     """
 
-    def __init__(self, model: GPT, n_rows: int) -> None:
+    def __init__(self, model: GPT, n_rows: int, *, cached: bool = True) -> None:
         super().__init__(model, n_rows)
-        window = model.config.sliding_window
-        assert window is not None
-        self.cache = make_cache(model, n_rows, window, rolling=True)
+        self.cached = cached
+        self.cache = self._empty_cache(n_rows)
 
     @staticmethod
     def can_serve(model: GPT) -> bool:
@@ -145,6 +146,9 @@ class RollingReader(Reader):
 
     def read(self, new: Sequence[Sequence[int]]) -> Float[Tensor, "B V"]:
         """Add new ids to each row, as many at a time as the model reads; return the next logits."""
+        if not self.cached:
+            new = self.windows = [[*old, *ids] for old, ids in zip(self.windows, new, strict=True)]
+            self.cache = self._empty_cache(len(new))
         piece = self.model.config.context_length
         starts = range(0, max(map(len, new)), piece)
         found = [
@@ -158,3 +162,8 @@ class RollingReader(Reader):
         """Go on with these rows only; one may come several times."""
         super().keep(rows)
         self.cache = select_rows(self.cache, rows)
+
+    def _empty_cache(self, n_rows: int) -> KVCache:
+        window = self.model.config.sliding_window
+        assert window is not None
+        return make_cache(self.model, n_rows, window, rolling=True)

@@ -12,7 +12,7 @@ class TextStream:
     """Bytes in, text out: never half a character, and never what may become a stop string.
 
     Attributes:
-        stopped: whether a stop string came; the text ends before it.
+        stopped: whether a stop string came; the text ends before the one that was complete first.
         text: all that is certain so far.
     """
 
@@ -29,9 +29,10 @@ class TextStream:
         if self.stopped:
             return
         self._held += data
-        found = [place for stop in self.stops if (place := self._held.find(stop)) >= 0]
+        starts = {stop: self._held.find(stop) for stop in self.stops}
+        found = [(start + len(stop), start) for stop, start in starts.items() if start >= 0]
         self.stopped = bool(found)
-        certain = min(found) if found else len(self._held) - self._possible_stop()
+        certain = min(found)[1] if found else len(self._held) - self._possible_stop()
         self.text += self._decoder.decode(self._held[:certain], final=self.stopped)
         self._held = self._held[certain:]
 
