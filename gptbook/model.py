@@ -150,9 +150,11 @@ class GPT(nn.Module):
         document_ids: Int[Tensor, "B T"] | None = None,
     ) -> Float[Tensor, "B T V"]:
         """Return the logits of the token that follows each place. Arguments: `hidden_states`."""
-        return linear(
-            self.hidden_states(ids, positions, kv_cache, document_ids), self.output_weight
-        )
+        return self.unembed(self.hidden_states(ids, positions, kv_cache, document_ids))
+
+    def unembed(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
+        """Return the logits that hidden states are for; a writer needs those of the last place."""
+        return linear(hidden, self.output_weight)
 
     def hidden_states(
         self,

@@ -2,10 +2,12 @@
 
 TENSOR_MODULES = (
     "gptbook.attention",
+    "gptbook.beam_search",
     "gptbook.checkpoint",
     "gptbook.data",
     "gptbook.device",
     "gptbook.flash_attention",
+    "gptbook.generation",
     "gptbook.interop",
     "gptbook.kv_cache",
     "gptbook.layers",
@@ -14,6 +16,9 @@ TENSOR_MODULES = (
     "gptbook.model",
     "gptbook.optim",
     "gptbook.positions",
+    "gptbook.readers",
+    "gptbook.sampling",
+    "gptbook.speculative",
     "gptbook.trainer",
     "gptbook.validation",
 )

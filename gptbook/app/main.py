@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gptbook import __version__
-from gptbook.app import tokenizer_commands, train_commands, world_commands
+from gptbook.app import generate_commands, tokenizer_commands, train_commands, world_commands
 from gptbook.grading import commands as grading_commands
 
 USER_ERRORS = (ValueError, TypeError, OSError, ImportError)
@@ -22,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
     tokenizer_commands.add_commands(commands)
     world_commands.add_commands(commands)
     train_commands.add_commands(commands)
+    generate_commands.add_commands(commands)
     grading_commands.add_commands(commands)
     return parser
 
