@@ -85,6 +85,7 @@ bench: setup .venv-bench/.ready ## Measure the package beside its peers; appends
 	@$(ONE_THREAD) $(PY) -m tests.benchmarks.bench_data
 	@$(PY) -m tests.benchmarks.bench_attention
 	@$(PY) -m tests.benchmarks.bench_model
+	@$(PY) -m tests.benchmarks.bench_generation
 
 .PHONY: lock
 lock: ## Pin the newest versions that pyproject.toml allows in requirements.lock

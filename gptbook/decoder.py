@@ -1,3 +1,5 @@
+# Exported from chapters/07_generation.md. Edit the cells there and run `make export`, or edit this
+# file and run `python -m book.tools.export --back`.
 """A model prepared for decoding on a CPU: its matrices are read as fast as memory gives them.
 
 Shapes: those of `gptbook.model`, and N and C for the outputs and inputs of a matrix.
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -135,7 +137,7 @@ class Int8Matrix(Matrix):
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B N"]:
         """Return the product."""
         rows = x.reshape(-1, x.shape[-1]).bfloat16()
-        y = torch.ops.aten._weight_int8pack_mm(rows, self.integers, self.scale).float()
+        y: Tensor = torch.ops.aten._weight_int8pack_mm(rows, self.integers, self.scale).float()
         y = y if self.bias is None else y.add_(self.bias)
         return y.view(*x.shape[:-1], -1)
 
@@ -187,7 +189,7 @@ class DecodingGPT(GPT):
         kind = MATRICES[weights]
         # The blocks are copied, and what they hold is not: the memo says that it was already.
         held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-        self.blocks = copy.deepcopy(model.blocks, held)  # type: ignore[arg-type]
+        self.blocks = copy.deepcopy(model.blocks, held)
         for part in list(self.blocks.modules()):
             for name, layer in part.named_children():
                 if type(layer) is nn.Linear:
@@ -227,7 +229,7 @@ class DecodingGPT(GPT):
         rotation = None if self.rotary is None else self.rotary(positions)
         x = self.embed(ids, positions)
         for block in self.blocks:
-            x = decode_block(block, x, kv_cache, rotation)
+            x = decode_block(cast(Block, block), x, kv_cache, rotation)
         hidden: Tensor = self.norm(x)
         return hidden
 

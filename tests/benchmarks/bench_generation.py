@@ -7,8 +7,9 @@ All have the same random weights, get the same prompts of 64 tokens, and write 1
 float32 they must write the same. Each contender is a process of its own. "compiled" is what
 transformers compiles itself: a static cache, and torch.compile for the steps behind the prompt. The
 limit of a step is the time in which the machine reads the matrices once, at the rate at which it
-sums a large array, measured in the same process. Linux only: memory is what the kernel says (VmHWM,
-set back after the model is made). About five minutes.
+sums a large array, measured in the same process. One more process multiplies one row and eight
+with all matrices of the model, in the ways that PyTorch has for it. Linux only: memory is what the
+kernel says (VmHWM, set back after the model is made). About five minutes.
 """
 
 import argparse
@@ -27,10 +28,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 from tqdm import tqdm
 
 from gptbook.config import GPTConfig
-from gptbook.decoder import prepare_for_decoding
+from gptbook.decoder import (
+    MATRICES,
+    MatrixType,
+    onednn_linear,
+    onednn_packed,
+    prepare_for_decoding,
+    split_matvec,
+)
 from gptbook.generation import GenerationConfig, generate
 from gptbook.model import GPT
 from tests.benchmarks.bench_model import MEGABYTE, resident, shape, their_model
@@ -39,11 +48,12 @@ from tests.benchmarks.bench_tokenizer import append_run, commit, processor
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "book" / "results" / "bench_generation.json"
 PEER, COMPILED, PLAIN = "transformers", "transformers, compiled", "gptbook"
-PREPARED = {f"gptbook, {kind}": kind for kind in ("float32", "float16", "bfloat16", "int8")}
+PREPARED: dict[str, MatrixType] = {f"gptbook, {kind}": kind for kind in MATRICES}
 CONTENDERS = (PEER, COMPILED, PLAIN, *PREPARED)
 EXACT = (PEER, COMPILED, PLAIN, "gptbook, float32")
 """Those that compute in float32, and so must write the same."""
 BATCHES = (1, 8)
+PRODUCTS = "products"
 FULL = {"prompt": 64, "new": 128, "tries": 2, "array": 1 << 27}
 QUICK = {"prompt": 8, "new": 4, "tries": 1, "array": 1 << 20}
 
@@ -54,7 +64,7 @@ Write = Callable[[int], list[list[int]]]
 
 
 def rates(n_numbers: int) -> tuple[float, float]:
-    """Return GB/s of reading a float32 array, by summing it, and of copying it: read and written."""
+    """Return GB/s of reading a float32 array, by summing it, and of copying it, both ways."""
     source = torch.ones(n_numbers)
     target = torch.empty_like(source)
     read = best_seconds(source.sum, 5)[0]
@@ -119,6 +129,8 @@ def make_writer(contender: str, config: GPTConfig, ids: Tensor) -> Write:
 
 def measure(contender: str, n_threads: int, quick: bool) -> list[dict[str, Any]]:
     """Return a row for each batch size, measured here and now."""
+    if contender == PRODUCTS:
+        return products(n_threads, quick)
     torch.set_num_threads(n_threads)
     return [measure_batch(contender, n_rows, quick) for n_rows in BATCHES]
 
@@ -171,6 +183,58 @@ def torch_bytes(contender: str) -> int:
     return kind.itemsize
 
 
+# --- products alone ---
+
+
+def product_forms() -> dict[str, Callable[[Tensor], Callable[[Tensor], Tensor]]]:
+    """Return what makes of a matrix a function that multiplies rows with it, by name."""
+
+    def prepared(kind: MatrixType) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
+        return lambda weight: MATRICES[kind](weight, None, 1)
+
+    def packed(weight: Tensor) -> Callable[[Tensor], Tensor]:
+        stored = onednn_packed(weight, 8)
+        return lambda x: onednn_linear(x, stored)
+
+    return {
+        "float32, linear": lambda weight: lambda x: linear(x, weight),
+        "float32, oneDNN": packed,
+        "float32, in pieces": lambda weight: lambda x: split_matvec(weight, x),
+        "bfloat16, linear": lambda weight: lambda x: linear(x.bfloat16(), weight),
+        "bfloat16, oneDNN": prepared("bfloat16"),
+        "float16, FBGEMM": prepared("float16"),
+        "int8": prepared("int8"),
+    }
+
+
+def products(n_threads: int, quick: bool) -> list[dict[str, Any]]:
+    """Return how fast one row and eight are multiplied with all matrices of the model."""
+    torch.set_num_threads(n_threads)
+    model = GPT(shape(quick), seed=0)
+    weights = [p.detach() for p in model.blocks.parameters() if p.ndim == 2]
+    weights.append(model.output_weight.detach())
+    plan, rows = (QUICK if quick else FULL), []
+    for name, form in product_forms().items():
+        kind: torch.dtype = getattr(torch, name.partition(",")[0])
+        ready = [form(w.bfloat16() if name == "bfloat16, linear" else w) for w in weights]
+        n_bytes = sum(w.numel() for w in weights) * kind.itemsize
+        for n_rows in (1,) if "pieces" in name else BATCHES:
+            inputs = [torch.randn(n_rows, w.shape[1]) for w in weights]
+
+            def multiply(pairs: list[Any]) -> None:
+                for product, x in pairs:
+                    product(x)
+
+            with torch.no_grad():
+                pairs = list(zip(ready, inputs, strict=True))
+                seconds, _ = best_seconds(lambda pairs=pairs: multiply(pairs), 8)
+            rows.append(
+                {"what": name, "rows": n_rows, "ms": 1e3 * seconds, "GB/s": n_bytes / seconds / 1e9}
+            )
+    read = rates(plan["array"])[0]
+    return [row | {"read GB/s": read} for row in rows]
+
+
 # --- all of them ---
 
 
@@ -179,7 +243,7 @@ def in_a_process(contender: str, n_threads: int, quick: bool) -> list[dict[str, 
     if quick:
         return measure(contender, n_threads, quick)
     command = [sys.executable, "-m", "tests.benchmarks.bench_generation", "--contender", contender]
-    command += ["--threads", str(n_threads)]
+    command += ["--threads", str(n_threads), "--new", str(FULL["new"])]
     threads = {"OMP_NUM_THREADS": str(n_threads), "MKL_NUM_THREADS": str(n_threads)}
     with tempfile.TemporaryDirectory() as fresh:
         done = subprocess.run(
@@ -235,29 +299,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a smoke test; nothing is stored")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--contender", choices=CONTENDERS, help="one measurement, as JSON")
+    parser.add_argument("--new", type=int, default=FULL["new"], help="tokens to write")
+    parser.add_argument(
+        "--contender", choices=(*CONTENDERS, PRODUCTS), help="one measurement, as JSON"
+    )
     arguments = parser.parse_args(argv)
+    FULL["new"] = arguments.new
     if arguments.contender:
         print(json.dumps(measure(arguments.contender, arguments.threads, arguments.quick)))
         return 0
     contenders = [name for name in CONTENDERS if not (arguments.quick and name == COMPILED)]
     rows = medians(contenders, arguments.rounds, arguments.threads, arguments.quick)
-    for row in rows:
+    alone = in_a_process(PRODUCTS, arguments.threads, arguments.quick)
+    for row in (*rows, *alone):
         print(f"{row['what']}, rows: {row['rows']}")
         for key, value in row.items():
             if key not in ("what", "rows"):
                 print(f"  {key:28} {value:10.3f}")
     if not arguments.quick:
-        append_run(RESULTS, provenance(arguments.rounds, arguments.threads, rows))
+        append_run(RESULTS, provenance(arguments.rounds, arguments.threads, rows, alone))
     return 0
 
 
-def provenance(n_rounds: int, n_threads: int, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def provenance(
+    n_rounds: int, n_threads: int, rows: list[dict[str, Any]], alone: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Return a run as it is stored."""
-    rounded = [
-        {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
-        for row in rows
-    ]
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": f"python -m tests.benchmarks.bench_generation --rounds {n_rounds}",
@@ -268,10 +335,19 @@ def provenance(n_rounds: int, n_threads: int, rows: list[dict[str, Any]]) -> dic
             "python": sys.version.split()[0],
         },
         "versions": {name: version(name) for name in ("torch", "transformers")},
-        "what": "GPT-2 small, random weights, prompts of 64 tokens, 128 new ones, greedy",
+        "what": f"GPT-2 small, random weights, 64 tokens given, {FULL['new']} written, greedy",
         "rounds": n_rounds,
-        "rows": rounded,
+        "rows": rounded(rows),
+        "products": rounded(alone),
     }
+
+
+def rounded(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with four decimals."""
+    return [
+        {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+        for row in rows
+    ]
 
 
 if __name__ == "__main__":
