@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -26,31 +26,48 @@ from gptbook.positions import Rotation, apply_rotary
 MatrixType = Literal["float32", "float16", "bfloat16", "int8"]
 
 
-def split_matvec(
-    weight: Float[Tensor, "N C"],
-    x: Float[Tensor, "*one C"],
-    bias: Float[Tensor, " N"] | None = None,
-    n_pieces: int | None = None,
-) -> Float[Tensor, "*one N"]:
-    """Return linear(x, weight, bias) for a single row, each thread reading a part of the matrix.
+class Pieces(NamedTuple):
+    """A matrix, cut into a batch of matrices of equal height and what is left, all of it views.
 
-    MKL computes a product with one row in one thread, and a batch of products in all of them. So
-    the matrix becomes a batch of pieces, which copies nothing; None makes as many as threads.
+    Attributes:
+        even: the pieces.
+        even_bias: their biases, as columns, or None.
+        rest: fewer rows than there are pieces.
+        rest_bias: their bias, or None.
     """
-    n_pieces = min(n_pieces or torch.get_num_threads(), len(weight))
-    if n_pieces == 1:
-        return linear(x, weight, bias)
+
+    even: Float[Tensor, "P n C"]
+    even_bias: Float[Tensor, "P n 1"] | None
+    rest: Float[Tensor, "m C"]
+    rest_bias: Float[Tensor, " m"] | None
+
+
+def in_pieces(
+    weight: Float[Tensor, "N C"], bias: Float[Tensor, " N"] | None, n_pieces: int
+) -> Pieces:
+    """Cut a linear layer for `pieces_linear`, into no more pieces than it has outputs."""
+    n_pieces = min(n_pieces, len(weight))
     size = len(weight) // n_pieces
     n_even = n_pieces * size
-    pieces = weight[:n_even].view(n_pieces, size, -1)
-    column = x.reshape(1, -1, 1).expand(n_pieces, -1, 1)
+    even, rest = weight[:n_even].view(n_pieces, size, -1), weight[n_even:]
     if bias is None:
-        y = torch.bmm(pieces, column).flatten()
+        return Pieces(even, None, rest, None)
+    return Pieces(even, bias[:n_even].view(n_pieces, size, 1), rest, bias[n_even:])
+
+
+def pieces_linear(x: Float[Tensor, "*one C"], pieces: Pieces) -> Float[Tensor, "*one N"]:
+    """Return linear(x, weight, bias) for a single row, each thread reading a part of the matrix.
+
+    MKL computes a product with one row in one thread, and a batch of products in all of them.
+    """
+    even, even_bias, rest, rest_bias = pieces
+    column = x.reshape(1, -1, 1).expand(len(even), -1, 1)
+    if even_bias is None:
+        y = torch.bmm(even, column).flatten()
     else:
-        y = torch.baddbmm(bias[:n_even].view(n_pieces, size, 1), pieces, column).flatten()
-    if n_even < len(weight):
-        rest = None if bias is None else bias[n_even:]
-        y = torch.cat((y, linear(x.flatten(), weight[n_even:], rest)))
+        y = torch.baddbmm(even_bias, even, column).flatten()
+    if len(rest):
+        y = torch.cat((y, linear(x.flatten(), rest, rest_bias)))
     return y.view(*x.shape[:-1], -1)
 
 
@@ -88,11 +105,14 @@ class Float32Matrix(Matrix):
         """Store the weight."""
         self.weight, self.n_bytes = weight, weight.nbytes
         self.packed = onednn_packed(weight, batch_size) if batch_size > 1 else None
+        self.pieces: Pieces | None = None  # as many as there are threads
 
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B N"]:
         """Return the product."""
-        if x.numel() == x.shape[-1]:
-            return split_matvec(self.weight, x, self.bias)
+        if x.numel() == x.shape[-1] and (n_threads := torch.get_num_threads()) > 1:
+            if self.pieces is None or len(self.pieces.even) != n_threads:
+                self.pieces = in_pieces(self.weight, self.bias, n_threads)
+            return pieces_linear(x, self.pieces)
         if self.packed is None:
             return linear(x, self.weight, self.bias)
         return onednn_linear(x, self.packed, self.bias)

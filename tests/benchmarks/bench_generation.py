@@ -35,10 +35,11 @@ from gptbook.config import GPTConfig
 from gptbook.decoder import (
     MATRICES,
     MatrixType,
+    in_pieces,
     onednn_linear,
     onednn_packed,
+    pieces_linear,
     prepare_for_decoding,
-    split_matvec,
 )
 from gptbook.generation import GenerationConfig, generate
 from gptbook.model import GPT
@@ -196,10 +197,14 @@ def product_forms() -> dict[str, Callable[[Tensor], Callable[[Tensor], Tensor]]]
         stored = onednn_packed(weight, 8)
         return lambda x: onednn_linear(x, stored)
 
+    def in_threads(weight: Tensor) -> Callable[[Tensor], Tensor]:
+        pieces = in_pieces(weight, None, torch.get_num_threads())
+        return lambda x: pieces_linear(x, pieces)
+
     return {
         "float32, linear": lambda weight: lambda x: linear(x, weight),
         "float32, oneDNN": packed,
-        "float32, in pieces": lambda weight: lambda x: split_matvec(weight, x),
+        "float32, in pieces": in_threads,
         "bfloat16, linear": lambda weight: lambda x: linear(x.bfloat16(), weight),
         "bfloat16, oneDNN": prepared("bfloat16"),
         "float16, FBGEMM": prepared("float16"),
