@@ -32,13 +32,13 @@ class Pieces(NamedTuple):
     Attributes:
         even: the pieces.
         even_bias: their biases, as columns, or None.
-        rest: fewer rows than there are pieces.
+        rest: the last rows, fewer than there are pieces, or None.
         rest_bias: their bias, or None.
     """
 
     even: Float[Tensor, "P n C"]
     even_bias: Float[Tensor, "P n 1"] | None
-    rest: Float[Tensor, "m C"]
+    rest: Float[Tensor, "m C"] | None
     rest_bias: Float[Tensor, " m"] | None
 
 
@@ -49,7 +49,8 @@ def in_pieces(
     n_pieces = min(n_pieces, len(weight))
     size = len(weight) // n_pieces
     n_even = n_pieces * size
-    even, rest = weight[:n_even].view(n_pieces, size, -1), weight[n_even:]
+    even = weight[:n_even].view(n_pieces, size, -1)
+    rest = None if n_even == len(weight) else weight[n_even:]
     if bias is None:
         return Pieces(even, None, rest, None)
     return Pieces(even, bias[:n_even].view(n_pieces, size, 1), rest, bias[n_even:])
@@ -62,12 +63,9 @@ def pieces_linear(x: Float[Tensor, "*one C"], pieces: Pieces) -> Float[Tensor, "
     """
     even, even_bias, rest, rest_bias = pieces
     column = x.reshape(1, -1, 1).expand(len(even), -1, 1)
-    if even_bias is None:
-        y = torch.bmm(even, column).flatten()
-    else:
-        y = torch.baddbmm(even_bias, even, column).flatten()
-    if len(rest):
-        y = torch.cat((y, linear(x.flatten(), rest, rest_bias)))
+    y = torch.bmm(even, column) if even_bias is None else torch.baddbmm(even_bias, even, column)
+    if rest is not None:
+        y = torch.cat((y.flatten(), linear(x.flatten(), rest, rest_bias)))
     return y.view(*x.shape[:-1], -1)
 
 

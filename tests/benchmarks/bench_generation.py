@@ -145,6 +145,7 @@ def measure_batch(contender: str, n_rows: int, quick: bool) -> dict[str, Any]:
         import transformers
 
         transformers.logging.set_verbosity_error()
+        transformers.logging.disable_progress_bar()
     libraries = resident("VmRSS")
     started = time.perf_counter()
     write = make_writer(contender, config, ids)
@@ -304,6 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a smoke test; nothing is stored")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--uncompiled", action="store_true", help="leave out what is compiled")
     parser.add_argument("--new", type=int, default=FULL["new"], help="tokens to write")
     parser.add_argument(
         "--contender", choices=(*CONTENDERS, PRODUCTS), help="one measurement, as JSON"
@@ -313,7 +315,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.contender:
         print(json.dumps(measure(arguments.contender, arguments.threads, arguments.quick)))
         return 0
-    contenders = [name for name in CONTENDERS if not (arguments.quick and name == COMPILED)]
+    left_out = COMPILED if arguments.quick or arguments.uncompiled else ""
+    contenders = [name for name in CONTENDERS if name != left_out]
     rows = medians(contenders, arguments.rounds, arguments.threads, arguments.quick)
     alone = in_a_process(PRODUCTS, arguments.threads, arguments.quick)
     for row in (*rows, *alone):
