@@ -87,6 +87,7 @@ bench: setup .venv-bench/.ready ## Measure the package beside its peers; appends
 	@$(PY) -m tests.benchmarks.bench_model
 	@$(PY) -m tests.benchmarks.bench_training
 	@$(PY) -m tests.benchmarks.train_tinyworld
+	@$(PY) -m tests.benchmarks.bench_generation
 
 .PHONY: lock
 lock: ## Pin the newest versions that pyproject.toml allows in requirements.lock
