@@ -377,7 +377,7 @@ def tinyworld_cpu() -> TrainConfig:
     A vocabulary with all of its words, so that little of the time goes into spelling; two wide
     layers, the fewest that can copy a name; small batches, for many steps.
     """
-    model = small_model(2, 6, 192, vocab_size=4096, context_length=256)
+    model = small_model(2, 4, 192, vocab_size=4096, context_length=256)
     return TrainConfig(
         model=replace(model, norm="layernorm", mlp="relu", d_ff=768, qk_norm=True),
         data=DataConfig(
