@@ -1,15 +1,17 @@
 """Training on Shakespeare's characters beside the plain loop, and the rate of a middle-sized model.
 
-    .venv/bin/python -m tests.benchmarks.bench_training [--quick] [--seeds 3] [--threads 2]
+    .venv/bin/python -m tests.benchmarks.bench_training
+        [--quick] [--seeds 3] [--long-seeds 3] [--threads 2] [--parts quality,speed,middle]
 
 Needs Tiny Shakespeare in the cache (GPTBOOK_CACHE) or downloads it. Three parts:
 
-1. for each seed in turn the plain loop (nanoGPT's recipe, `plain_loop.py`), the preset
+1. quality: for each seed in turn the plain loop (nanoGPT's recipe, `plain_loop.py`), the preset
    shakespeare-char-cpu, and the preset with as many steps as take the plain loop's time: seconds
-   of training, and the loss on all of the last tenth of the file;
-2. tokens per second of both loops at the recipe's model and batch, in turns;
-3. 6 layers, width 384, context 256, batch 8: the share of the machine's own matrix rate, measured
-   beside it, in float32 and bfloat16, eager and compiled.
+   of training, and the loss on all of the last tenth of the file. The preset alone takes --seeds
+   seeds, the two long runs --long-seeds of them;
+2. speed: tokens per second of both loops at the recipe's model and batch, in turns;
+3. middle: 6 layers, width 384, context 256, batch 8: the share of the machine's own matrix rate,
+   measured beside it, in float32 and bfloat16, eager and compiled.
 """
 
 import argparse
@@ -97,24 +99,24 @@ def longer(config: TrainConfig, n_steps: int) -> TrainConfig:
     return replace(config, steps=n_steps, schedule=schedule)
 
 
-def quality(data: TrainingData, seeds: int, scale: float) -> list[dict[str, Any]]:
+def quality(data: TrainingData, seeds: int, long_seeds: int, scale: float) -> list[dict[str, Any]]:
     """Return losses and seconds of the plain loop and of ours, for each seed."""
     text = "\n\n".join(corpora.load("tiny_shakespeare").documents)
-    preset = shakespeare_char_cpu()
+    preset = replace(shakespeare_char_cpu(), checkpoint_every=0, eval_every=0)
     preset = longer(preset, max(2, int(scale * preset.steps)))
     recipe = Recipe(steps=max(2, int(scale * Recipe.steps)))
     rows = []
-    for seed in tqdm(range(seeds), unit="seed"):
-        plain = train_plainly(text, seed, recipe)
-        ours = train_ours(replace(preset, seed=seed, checkpoint_every=0, eval_every=0), data)
-        n_steps = int(preset.steps * plain["seconds"] / ours["seconds"])
-        as_long = longer(replace(preset, seed=seed, checkpoint_every=0, eval_every=0), n_steps)
-        for name, found in (
-            ("plain loop", plain),
-            ("preset", ours),
-            ("preset, as long", train_ours(as_long, data)),
-        ):
-            rows.append({"what": name, "seed": seed, **found})
+    for seed in tqdm(range(max(seeds, long_seeds)), unit="seed"):
+        found = {}
+        if seed < long_seeds:
+            found["plain loop"] = train_plainly(text, seed, recipe)
+        if seed < seeds:
+            found["preset"] = train_ours(replace(preset, seed=seed), data)
+        if seed < min(seeds, long_seeds):
+            times = found["plain loop"]["seconds"] / found["preset"]["seconds"]
+            as_long = longer(replace(preset, seed=seed), int(preset.steps * times))
+            found["preset, as long"] = train_ours(as_long, data)
+        rows += [{"what": name, "seed": seed, **values} for name, values in found.items()]
     return rows
 
 
@@ -134,6 +136,9 @@ def speed(data: TrainingData, rounds: int, n_steps: int) -> list[dict[str, Any]]
         "ours, float32": Trainer(config, data, Path("unused")),
         "ours, bfloat16": Trainer(replace(config, precision="bfloat16"), data, Path("unused")),
         "ours, float32, compiled": Trainer(replace(config, compile=True), data, Path("unused")),
+        "ours, bfloat16, compiled": Trainer(
+            replace(config, precision="bfloat16", compile=True), data, Path("unused")
+        ),
     }
     tokens = n_steps * Recipe.batch * Recipe.block
     found: dict[str, list[float]] = {"plain loop": []}
@@ -186,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a smoke test; nothing is stored")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--long-seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -199,7 +205,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(data_config(), Path(folder))
         if "quality" in parts:
-            rows += quality(data, 1 if quick else arguments.seeds, 0.002 if quick else 1.0)
+            rows += quality(
+                data,
+                1 if quick else arguments.seeds,
+                1 if quick else arguments.long_seeds,
+                0.002 if quick else 1.0,
+            )
         if "speed" in parts:
             rows += speed(data, 1 if quick else arguments.rounds, 2 if quick else 40)
         if "middle" in parts:
