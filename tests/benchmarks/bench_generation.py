@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,8 @@ def their_write(model: Any, ids: Tensor, compiled: bool) -> Write:
         from transformers import CompileConfig
 
         compile_config = CompileConfig(fullgraph=False)
-        compile_config._compile_all_devices = True  # else it compiles on a GPU only
+        # Else it compiles on a GPU only.
+        compile_config._compile_all_devices = True  # type: ignore[assignment]
         settings = {"cache_implementation": "static", "compile_config": compile_config}
 
     def write(n_new: int) -> list[list[int]]:
@@ -233,7 +235,7 @@ def products(n_threads: int, quick: bool) -> list[dict[str, Any]]:
 
             with torch.no_grad():
                 pairs = list(zip(ready, inputs, strict=True))
-                seconds, _ = best_seconds(lambda pairs=pairs: multiply(pairs), 8)
+                seconds, _ = best_seconds(partial(multiply, pairs), 8)
             rows.append(
                 {"what": name, "rows": n_rows, "ms": 1e3 * seconds, "GB/s": n_bytes / seconds / 1e9}
             )

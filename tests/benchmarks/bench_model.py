@@ -5,10 +5,12 @@
 
 Both models have the same weights and get the same tokens, in float32, in training mode without
 dropout, without torch.compile, and with torch's scaled_dot_product_attention; the losses must
-agree. Ours is measured with the plain loss and with the chunked one. Every measurement is a process
-of its own, and the first to go changes from round to round. Linux only: memory is what the kernel
-says (VmHWM, set back by /proc/self/clear_refs after the model is made), so that it counts all of
-the process. The machine's own limit is the rate of one large matrix product, measured beside each.
+agree. Ours is measured with the plain loss and with the chunked one. Times are taken in one process
+that holds all three and lets each take a step in turn, so that what else goes on in the machine
+hits all of them; the fastest of the rounds counts, and the medians stand beside. Memory is measured
+with each in a process of its own. Linux only: it is what the kernel says (VmHWM, set back by
+/proc/self/clear_refs after the model is made), so that it counts all of the process. The machine's
+own limit is the rate of one large matrix product, measured in each round.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -41,8 +43,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "book" / "results" / "bench_model.json"
 PEER = "transformers"
 CONTENDERS = (PEER, "gptbook, plain loss", "gptbook, chunked loss")
-FULL = {"batch_size": 4, "length": 256, "steps": 3}
-QUICK = {"batch_size": 2, "length": 16, "steps": 1}
+TIMES = "times"
+FULL = {"batch_size": 4, "length": 256}
+QUICK = {"batch_size": 2, "length": 16}
 MEGABYTE = 1e6
 
 Step = Callable[[], Tensor]
@@ -107,84 +110,109 @@ def matrix_rate() -> float:
     return 2 * a.numel() * 3072 / best / 1e9
 
 
-def measure(contender: str, n_threads: int, quick: bool) -> dict[str, float]:
-    """Return seconds of a step, its loss, and megabytes, all measured here and now."""
+def tokens(plan: dict[str, int], config: GPTConfig) -> Tensor:
+    """Return the ids of a step."""
+    generator = torch.Generator().manual_seed(0)
+    size = (plan["batch_size"], plan["length"])
+    return torch.randint(config.vocab_size, size, generator=generator)
+
+
+def seconds_of(model: nn.Module, step: Step) -> float:
+    """Return how long a loss and its gradients take, which begin at None and end there."""
+    model.zero_grad(set_to_none=True)
+    started = time.perf_counter()
+    step().backward()
+    done = time.perf_counter() - started
+    model.zero_grad(set_to_none=True)
+    return done
+
+
+def measure_times(n_rounds: int, n_threads: int, quick: bool) -> dict[str, list[float]]:
+    """Return the seconds of each contender's steps, taken in turn, and the matrix rates."""
     torch.set_num_threads(n_threads)
     plan, config = (QUICK if quick else FULL), shape(quick)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(
-        config.vocab_size, (plan["batch_size"], plan["length"]), generator=generator
-    )
+    ids = tokens(plan, config)
+    steps = {contender: make_step(contender, config, ids) for contender in CONTENDERS}
+    for model, step in steps.values():  # to warm up
+        seconds_of(model, step)
+    found: dict[str, list[float]] = {name: [] for name in (*CONTENDERS, "matrix GFLOP/s")}
+    for number in range(n_rounds):
+        first = number % len(CONTENDERS)
+        for contender in (*CONTENDERS[first:], *CONTENDERS[:first]):
+            found[contender].append(seconds_of(*steps[contender]))
+        found["matrix GFLOP/s"].append(matrix_rate())
+    return found
+
+
+def measure_memory(contender: str, n_threads: int, quick: bool) -> dict[str, float]:
+    """Return the loss of a step, and megabytes, measured here and now."""
+    torch.set_num_threads(n_threads)
+    plan, config = (QUICK if quick else FULL), shape(quick)
+    ids = tokens(plan, config)
     if contender == PEER:
         from transformers import GPT2LMHeadModel  # noqa: F401 - a library, not the model
     libraries = resident("VmRSS")
     model, step = make_step(contender, config, ids)
-    rate = matrix_rate()
     with_model = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    times = []
-    for _ in range(plan["steps"] + 1):  # the first warms up
+    for _ in range(2):
         model.zero_grad(set_to_none=True)
-        started = time.perf_counter()
         loss = step()
         loss.backward()
-        times.append(time.perf_counter() - started)
     peak = resident("VmHWM")
     parameters = sum(4 * parameter.numel() for parameter in model.parameters())
     return {
-        "seconds": statistics.median(times[1:]),
         "loss": loss.item(),
         "peak MB": peak / MEGABYTE,
         "peak above libraries MB": (peak - libraries) / MEGABYTE,
         "peak above the model MB": (peak - with_model) / MEGABYTE,
         "parameters MB": parameters / MEGABYTE,
-        "matrix GFLOP/s": rate,
     }
 
 
 # --- all of them ---
 
 
-def in_a_process(contender: str, n_threads: int, quick: bool) -> dict[str, float]:
-    """Return what `measure` says in a new process."""
+def in_a_process(contender: str, n_rounds: int, n_threads: int, quick: bool) -> dict[str, Any]:
+    """Return what a measurement says in a new process."""
     command = [sys.executable, "-m", "tests.benchmarks.bench_model", "--contender", contender]
-    command += ["--threads", str(n_threads), *(["--quick"] if quick else [])]
+    command += ["--rounds", str(n_rounds), "--threads", str(n_threads)]
     threads = {"OMP_NUM_THREADS": str(n_threads), "MKL_NUM_THREADS": str(n_threads)}
     done = subprocess.run(
-        command, cwd=ROOT, env={**os.environ, **threads}, stdout=subprocess.PIPE, check=True
+        [*command, *(["--quick"] if quick else [])],
+        cwd=ROOT,
+        env={**os.environ, **threads},
+        stdout=subprocess.PIPE,
+        check=True,
     )
-    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    measured: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return measured
 
 
-def in_turn(n_rounds: int) -> Iterator[str]:
-    """Yield each contender once a round; another begins each time."""
-    for number in range(n_rounds):
-        first = number % len(CONTENDERS)
-        yield from (*CONTENDERS[first:], *CONTENDERS[:first])
-
-
-def medians(n_rounds: int, n_threads: int, quick: bool) -> list[dict[str, Any]]:
-    """Return a row for each contender: the medians of its rounds, and its ratios to the peer.
+def measured_rows(n_rounds: int, n_threads: int, quick: bool) -> list[dict[str, Any]]:
+    """Return a row for each contender: its best and median step, memory, ratios to the peer.
 
     Raises:
         ValueError: the losses differ, so that the contenders do not compute the same.
     """
-    found: dict[str, list[dict[str, float]]] = {contender: [] for contender in CONTENDERS}
-    for contender in tqdm(list(in_turn(n_rounds)), unit="process"):
-        found[contender].append(in_a_process(contender, n_threads, quick))
-    losses = {name: rounds[0]["loss"] for name, rounds in found.items()}
+    processes = {
+        name: in_a_process(name, n_rounds, n_threads, quick)
+        for name in tqdm((*CONTENDERS, TIMES), unit="process")
+    }
+    times = processes.pop(TIMES)
+    losses = {name: memory["loss"] for name, memory in processes.items()}
     if max(losses.values()) - min(losses.values()) > 1e-5 * max(losses.values()):
         raise ValueError(f"the losses differ: {losses}")
     plan = QUICK if quick else FULL
     n_tokens = plan["batch_size"] * plan["length"]
     flops = training_flops(shape(quick), plan["length"]) * n_tokens
+    rate = max(times["matrix GFLOP/s"])
     rows: list[dict[str, Any]] = []
-    for name, rounds in found.items():
-        row: dict[str, Any] = {"what": name}
-        row |= {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
-        row["tokens/s"] = n_tokens / row["seconds"]
-        row["share of the matrix rate"] = flops / row["seconds"] / 1e9 / row["matrix GFLOP/s"]
+    for name, memory in processes.items():
+        row: dict[str, Any] = {"what": name, "seconds": min(times[name])}
+        row |= {"seconds, median": statistics.median(times[name]), **memory}
+        row |= {"matrix GFLOP/s": rate, "tokens/s": n_tokens / row["seconds"]}
+        row["share of the matrix rate"] = flops / row["seconds"] / 1e9 / rate
         rows.append(row)
     peer = rows[0]
     for row in rows:
@@ -195,25 +223,32 @@ def medians(n_rounds: int, n_threads: int, quick: bool) -> list[dict[str, Any]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the medians, and unless --quick append them to book/results/."""
+    """Measure, print, and unless --quick append them to book/results/."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--quick", action="store_true", help="a smoke test; nothing is stored")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--contender", choices=CONTENDERS, help="one measurement, as JSON")
+    parser.add_argument(
+        "--contender", choices=(*CONTENDERS, TIMES), help="one measurement, as JSON"
+    )
     arguments = parser.parse_args(argv)
-    if arguments.contender:
-        print(json.dumps(measure(arguments.contender, arguments.threads, arguments.quick)))
+    n_rounds, n_threads, quick = arguments.rounds, arguments.threads, arguments.quick
+    if quick:
+        n_rounds = 1
+    if arguments.contender == TIMES:
+        print(json.dumps(measure_times(n_rounds, n_threads, quick)))
         return 0
-    n_rounds = 1 if arguments.quick else arguments.rounds
-    rows = medians(n_rounds, arguments.threads, arguments.quick)
+    if arguments.contender:
+        print(json.dumps(measure_memory(arguments.contender, n_threads, quick)))
+        return 0
+    rows = measured_rows(n_rounds, n_threads, quick)
     for row in rows:
         print(row["what"])
         for key, value in row.items():
             if key != "what":
                 print(f"  {key:48} {value:10.3f}")
-    if not arguments.quick:
-        append_run(RESULTS, provenance(n_rounds, arguments.threads, rows))
+    if not quick:
+        append_run(RESULTS, provenance(n_rounds, n_threads, rows))
     return 0
 
 
