@@ -582,6 +582,7 @@ def code_of(path: Path) -> list[str]:
 
 
 VERIFIED = [path for path in REAL if stored(path).is_file()]
+GRADED = re.compile(r"""\Agrade\("[\d.]+", (\w+)\)\Z""")
 RUN = [*VERIFIED[:1], *(path for path in REAL if path not in VERIFIED)]
 
 
@@ -601,5 +602,8 @@ def test_a_notebook_runs_from_top_to_bottom(path: Path, tmp_path: Path) -> None:
     assert install.source.startswith("%pip install")
     assert f"wheels/gptbook-{package_version(ROOT)}-py3-none-any.whl" in install.source
     install.source = ""  # the package is here already, and there is no network
+    # That a stub of every exercise is graded is tested with the exercises, and takes seconds each.
+    for cell in [cell for cell in notebook.cells if cell.source.startswith("grade(")][1:]:
+        cell.source = GRADED.sub(r"assert callable(\1)", cell.source)
     resources = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=180, kernel_name="python3", resources=resources).execute()
