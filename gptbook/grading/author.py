@@ -15,7 +15,7 @@ from gptbook.grading.chapter_run import chapter_headings
 from gptbook.grading.chapters import answer_files
 from gptbook.grading.engine import part_graders
 from gptbook.grading.exercise import Chapter, Exercise, Part
-from gptbook.grading.part_grader import PartGrader, Setting
+from gptbook.grading.part_grader import PartGrader, Setting, run_ahead
 from gptbook.grading.report import CheckResult
 from gptbook.grading.runner import Runner
 from gptbook.grading.submission import Submission, read_submission
@@ -130,21 +130,37 @@ def exercise_problems(
     forbidden_files: tuple[str, ...] = (),
 ) -> list[str]:
     """Check one exercise against all rules; see :func:`author_check`."""
-    preload = sorted({name for part in exercise.parts for name in part.preload})
-    problems = list(rules_broken(exercise, sections))
-    with Runner(preload) as runner:
-        for seed in range(seeds):
-            graders = dict(
-                zip(
-                    (part.function for part in exercise.parts),
-                    part_graders(exercise, Setting(seed, forbidden_files), runner),
-                    strict=True,
-                )
-            )
-            for trial in trials(exercise, solution, seeds):
-                if seed < trial.seeds:
-                    problems += failures(trial, seed, graders[trial.part.function])
-    return problems
+    todo = list(trials(exercise, solution, seeds))
+    with Runner(preload_of(exercise)) as runner:
+        return [
+            *rules_broken(exercise, sections),
+            *run_trials(exercise, todo, seeds, runner, forbidden_files),
+        ]
+
+
+def preload_of(exercise: Exercise) -> tuple[str, ...]:
+    """The modules that an exercise's runner has loaded from the start."""
+    return tuple(sorted({name for part in exercise.parts for name in part.preload}))
+
+
+def run_trials(
+    exercise: Exercise,
+    todo: Sequence[Trial],
+    seeds: int,
+    runner: Runner,
+    forbidden_files: tuple[str, ...] = (),
+) -> Iterator[str]:
+    """Run trials, each on its own number of seeds or on fewer; say what came out wrongly."""
+    graders = [
+        part_graders(exercise, Setting(seed, forbidden_files), runner) for seed in range(seeds)
+    ]
+    for trial in todo:
+        part = exercise.parts.index(trial.part)
+        chosen = [of_seed[part] for of_seed in graders[: trial.seeds]]
+        if trial.loss == 0:
+            run_ahead(chosen, Submission(trial.title, (trial.source,)), trial.part.function)
+        for seed, grader in enumerate(chosen):
+            yield from failures(trial, seed, grader)
 
 
 def author_check(

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType, FunctionType, ModuleType
 from typing import Any
 
 from gptbook.grading.outcomes import StopKind
@@ -168,12 +168,17 @@ class Snapshot:
         self._names = [(module, _public(module)) for module in loaded]
 
     def restore(self) -> list[str]:
-        """Put back what was replaced, and name it (``"torch.allclose"``)."""
+        """Put back what was replaced, and name it (``"torch.allclose"``).
+
+        A library may wrap a function of its own: torch does when ``torch._dynamo`` is first needed,
+        as by an optimizer's step. The wrapper calls the same function, so it stays.
+        """
         replaced = []
         for module, names in self._names:
             current = module.__dict__
             for name, value in names.items():
-                if name not in current or current[name] is not value:
+                now = current.get(name)
+                if now is not value and not _wraps(module, now, value):
                     current[name] = value
                     replaced += [f"{module.__name__}.{name}"]
         return replaced
@@ -186,6 +191,16 @@ def _public(module: ModuleType) -> Mapping[str, Any]:
         for name, value in vars(module).items()
         if callable(value) and (module is builtins or not name.startswith("_"))
     }
+
+
+def _wraps(module: ModuleType, now: object, before: object) -> bool:
+    """Whether a function that was made in the module's own package holds the one before it."""
+    if not isinstance(now, FunctionType):
+        return False
+    package = module.__name__.partition(".")[0]
+    if not is_inside(str(now.__globals__.get("__name__", "")), package):
+        return False
+    return any(cell.cell_contents is before for cell in now.__closure__ or ())
 
 
 def _imported_by_the_book() -> bool:

@@ -1,13 +1,19 @@
 """What each exercise must meet, in pieces that a test run can spread over cores."""
 
+import atexit
+from functools import cache
 from pathlib import Path
 
-from gptbook.grading.author import SOLUTION_SEEDS, failures, rules_broken, trials
+from gptbook.grading.author import (
+    SOLUTION_SEEDS,
+    preload_of,
+    rules_broken,
+    run_trials,
+    trials,
+)
 from gptbook.grading.chapter_run import chapter_headings
 from gptbook.grading.chapters import answer_files, chapter_of, load_chapter
-from gptbook.grading.engine import part_graders
 from gptbook.grading.exercise import Chapter, Exercise
-from gptbook.grading.part_grader import Setting
 from gptbook.grading.runner import Runner
 from gptbook.grading.statements import load_statements
 from gptbook.grading.submission import read_submission
@@ -28,12 +34,12 @@ def check_declaration(name: str) -> None:
 
 def check_solution(name: str) -> None:
     """The book's solution gets full marks on 20 seeds."""
-    _assert_none(_problems(name, range(SOLUTION_SEEDS), solution=True))
+    _assert_none(_problems(name, SOLUTION_SEEDS, solution=True))
 
 
 def check_bank(name: str) -> None:
     """Styles get full marks, stubs none, and each mistake loses its points and is named."""
-    _assert_none(_problems(name, range(BANK_SEEDS), solution=False))
+    _assert_none(_problems(name, BANK_SEEDS, solution=False))
 
 
 def _assert_none(problems: list[str]) -> None:
@@ -46,7 +52,7 @@ def _find(name: str) -> tuple[Chapter, Exercise]:
     return chapter, exercise
 
 
-def _problems(name: str, seeds: range, solution: bool) -> list[str]:
+def _problems(name: str, seeds: int, solution: bool) -> list[str]:
     chapter, exercise = _find(name)
     cells = read_submission(ROOT / "solutions" / f"{chapter.source}.md").cells
     todo = [
@@ -55,11 +61,13 @@ def _problems(name: str, seeds: range, solution: bool) -> list[str]:
         if (trial.title == SOLUTION) is solution
     ]
     assert todo
-    found: list[str] = []
-    with Runner(sorted({item for part in exercise.parts for item in part.preload})) as runner:
-        for seed in seeds:
-            graders = part_graders(exercise, Setting(seed, answer_files(ROOT)), runner)
-            for trial in todo:
-                grader = graders[exercise.parts.index(trial.part)]
-                found += failures(trial, seed, grader)
-    return found
+    runner = _shared_runner(preload_of(exercise))
+    return list(run_trials(exercise, todo, seeds, runner, answer_files(ROOT)))
+
+
+@cache
+def _shared_runner(preload: tuple[str, ...]) -> Runner:
+    """One for all tests of a process: loading torch takes as long as 80 checks."""
+    runner = Runner(preload)
+    atexit.register(runner.close)
+    return runner

@@ -6,10 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gptbook.grading.author import Trial, exercise_problems, failures, rules_broken, trials
+from gptbook.grading.author import (
+    Trial,
+    exercise_problems,
+    failures,
+    rules_broken,
+    run_trials,
+    trials,
+)
 from gptbook.grading.engine import grade_exercise, grade_submission, part_graders
 from gptbook.grading.exercise import Check, Exercise, Kind, Part
-from gptbook.grading.outcomes import Returned
+from gptbook.grading.outcomes import Outcome, Returned
 from gptbook.grading.part_grader import Setting
 from gptbook.grading.program import slice_program
 from gptbook.grading.report import ExerciseReport, Status
@@ -276,6 +283,30 @@ def test_the_author_is_told_of_a_mistake_that_gives_right_answers() -> None:
     problems = exercise_problems(replace(MEAN, parts=(part,)), None, seeds=1)
     assert any("loses 0 points, wanted 5" in problem for problem in problems)
     assert any("is called nothing" in problem for problem in problems)
+
+
+def test_several_seeds_of_a_right_function_take_one_process_for_each_check(
+    runner: Runner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failing function takes one for each seed, as a reader's does; what is measured, always."""
+    jobs: list[int] = []
+    run = Runner.run
+
+    def counted(self: Runner, job: Job) -> list[Outcome]:
+        jobs.append(len(job.cases))
+        return run(self, job)
+
+    monkeypatch.setattr(Runner, "run", counted)
+    raises = RUNNING_MEAN.replace("total, means = 0.0, []", "total, means = 1 / (width - 2), []")
+    for source, loss, expected in (
+        (RUNNING_MEAN, 0, [3 * 1, 3 * 10, 3 * 10, 1, 1, 1]),
+        (raises, None, [3 * 1, 3 * 10, 3 * 10, *(3 * [1])]),
+    ):
+        jobs.clear()
+        trial = Trial("it", MEAN, MEAN.parts[0], source, 3, 0)
+        problems = list(run_trials(MEAN, [trial], 3, runner))
+        assert jobs[: len(expected)] == expected
+        assert bool(problems) is (loss is None)
 
 
 def test_an_array_that_was_never_written_is_a_failure_not_a_pass(runner: Runner) -> None:

@@ -257,6 +257,31 @@ def test_a_patched_torch_is_named(runner: Runner, tmp_path: Path) -> None:
     assert (outcome.kind, outcome.detail) == (StopKind.PATCH, "torch.allclose")
 
 
+def test_what_torch_itself_wraps_is_no_patch() -> None:
+    """An optimizer's first call imports `torch._dynamo`, which wraps `torch.manual_seed`."""
+    harmless = """
+    import torch
+    before = torch.manual_seed
+
+    def f(x):
+        torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1).zero_grad()
+        return torch.manual_seed is not before
+    """
+    patches = {
+        "torch.manual_seed": "torch.manual_seed = lambda seed: None",
+        "torch.exp": "torch.exp = torch.log",
+        "torch.allclose": "torch.allclose = torch._disable_dynamo(torch.equal)",
+    }
+    with Runner(("torch",)) as runner:
+        assert runner.run(job(harmless, Limits(cpu_seconds=20, wall_seconds=60.0))) == [
+            Returned(True)
+        ]
+        for name, patch in patches.items():
+            (outcome,) = runner.run(job(f"import torch\ndef f(x):\n    {patch}"))
+            assert isinstance(outcome, Stopped)
+            assert (outcome.kind, outcome.detail) == (StopKind.PATCH, name)
+
+
 def test_the_own_folder_may_be_used(runner: Runner) -> None:
     source = """
     import tempfile

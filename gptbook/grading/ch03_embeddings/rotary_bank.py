@@ -4,7 +4,7 @@ from gptbook.grading.ch03_embeddings.common import READY_MADE, SECTIONS
 from gptbook.grading.ch03_embeddings.rotary import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
-from gptbook.grading.tensors import PRELOAD
+from gptbook.grading.tensors import WITH_AUTOGRAD
 
 ROTARY, POSITIONS, LAYOUT = SECTIONS["rotary"], SECTIONS["positions"], SECTIONS["layout"]
 
@@ -342,5 +342,5 @@ PART = Part(
     MISTAKES,
     STYLES,
     Forbidden(READY_MADE),
-    preload=PRELOAD,
+    preload=WITH_AUTOGRAD,
 )

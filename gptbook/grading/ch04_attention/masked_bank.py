@@ -3,7 +3,7 @@
 from gptbook.grading.ch04_attention.common import BY_HAND, SECTIONS
 from gptbook.grading.ch04_attention.masked import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
-from gptbook.grading.tensors import PRELOAD
+from gptbook.grading.tensors import WITH_AUTOGRAD
 
 DICTIONARY, SCALE, MASK = SECTIONS["dictionary"], SECTIONS["scale"], SECTIONS["mask"]
 BLIND = SECTIONS["blind"]
@@ -273,4 +273,4 @@ def attention(q, k, v, mask):
 """,
 }
 
-PART = Part("attention", CHECKS, REFERENCE, MISTAKES, STYLES, BY_HAND, preload=PRELOAD)
+PART = Part("attention", CHECKS, REFERENCE, MISTAKES, STYLES, BY_HAND, preload=WITH_AUTOGRAD)

@@ -3,7 +3,7 @@
 from gptbook.grading.ch04_attention.common import FROM_PARTS, SECTIONS
 from gptbook.grading.ch04_attention.multi_head import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
-from gptbook.grading.tensors import PRELOAD
+from gptbook.grading.tensors import WITH_AUTOGRAD
 
 HEADS, SCALE, MASK = SECTIONS["heads"], SECTIONS["scale"], SECTIONS["mask"]
 DICTIONARY, LAYER = SECTIONS["dictionary"], SECTIONS["layer"]
@@ -256,4 +256,4 @@ def multi_head(x, w_qkv, w_out, n_head):
 """,
 }
 
-PART = Part("multi_head", CHECKS, REFERENCE, MISTAKES, STYLES, FROM_PARTS, preload=PRELOAD)
+PART = Part("multi_head", CHECKS, REFERENCE, MISTAKES, STYLES, FROM_PARTS, preload=WITH_AUTOGRAD)
