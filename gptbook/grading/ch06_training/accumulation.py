@@ -103,15 +103,12 @@ def draw_twice(stream: random.Random) -> list[Args]:
 
 
 def draw_empty(stream: random.Random) -> list[Args]:
-    """A micro-batch without a target that counts, first and last."""
-    empty = masked(stream, 2, 3, 0)
-    parts = [full(stream, 2, 3), masked(stream, 1, 3, 0)]
-    return [((model(stream),), ([empty, *parts],))]
-
-
-def draw_all_empty(stream: random.Random) -> list[Args]:
-    """No target counts at all."""
-    return [((model(stream),), ([masked(stream, 2, 3, 0), masked(stream, 1, 2, 0)],))]
+    """Micro-batches without a target that counts, first and last; a step without one."""
+    empty = masked(stream, 2, 3, 0), masked(stream, 1, 3, 0)
+    return [
+        ((model(stream),), ([empty[0], full(stream, 2, 3), empty[1]],)),
+        ((model(stream),), (list(empty),)),
+    ]
 
 
 N_PARTS = 12
@@ -236,8 +233,7 @@ LOSS = "returns the mean loss over all targets"
 EVEN = "gradients of micro-batches that are all alike"
 UNEVEN = "every target weighs the same, wherever it is"
 TWICE = "old gradients are gone"
-EMPTY = "a micro-batch in which nothing counts"
-ALL_EMPTY = "a step in which nothing counts"
+EMPTY = "a micro-batch, and a step, in which nothing counts"
 MANY = "one graph at a time"
 
 _check = partial(Check, probe="in_turn", same=same_calls)
@@ -248,8 +244,7 @@ CHECKS = (
     _check(EVEN, Kind.ORACLE, 2, draw_even, gradients_are_right, hint=1, same=same_gradients),
     _check(UNEVEN, Kind.ORACLE, 4, draw_uneven, gradients_are_right, hint=2, same=same_gradients),
     _check(TWICE, Kind.ORACLE, 1, draw_twice, gradients_are_right, hint=1, same=same_gradients),
-    _check(EMPTY, Kind.ORACLE, 1, draw_empty, all_is_right, hint=3),
-    _check(ALL_EMPTY, Kind.ORACLE, 1, draw_all_empty, all_is_right, hint=3),
+    _check(EMPTY, Kind.ORACLE, 2, draw_empty, all_is_right, hint=3),
     _check(
         MANY, Kind.BEHAVIOR, 1, draw_many, is_small, hint=4, probe="peak_saved", same=same_peak
     ),

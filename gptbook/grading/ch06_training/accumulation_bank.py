@@ -25,7 +25,7 @@ MISTAKES = (
         "You divide each micro-batch by its own number of tokens and average, so that tokens in a "
         "part with few of them weigh more. Divide every part's sum by the tokens of the whole step.",
         PARTS,
-        7,
+        8,
         edited(
             REFERENCE,
             (LOSS, "n_own = max(int((targets != IGNORE).sum()), 1)\n"
@@ -50,7 +50,7 @@ MISTAKES = (
         "You leave the gradient of the sum, which grows with the batch, and a rate that suits one "
         "batch does not suit another. Divide by the tokens of the whole step.",
         PARTS,
-        10,
+        11,
         edited(REFERENCE, (LOSS, "loss = nats")),
         hint=2,
     ),
@@ -68,7 +68,7 @@ MISTAKES = (
         "You divide by all places, and those whose target is -100 add nothing to the sum. Count "
         "the targets that are not -100.",
         PARTS,
-        7,
+        8,
         edited(REFERENCE, (COUNT, COUNT.replace("int((targets != IGNORE).sum())",
                                                 "targets.numel()"))),
         hint=2,
@@ -100,7 +100,7 @@ MISTAKES = (
         "You clear the gradients inside of the loop, so that only the last micro-batch is left. "
         "Clear them once, before the loop.",
         LOOP,
-        8,
+        9,
         edited(
             REFERENCE,
             (ZERO, ""),
@@ -123,7 +123,7 @@ MISTAKES = (
         "You leave out targets of 0, but 0 is an id like any other. What does not count is "
         "-100.",
         PARTS,
-        10,
+        11,
         edited(
             REFERENCE,
             (COUNT, COUNT.replace("!= IGNORE", "> 0")),
@@ -149,7 +149,7 @@ MISTAKES = (
         "In a step in which nothing counts, the number of tokens is 0, and so is the sum. Divide "
         "by at least 1.",
         PARTS,
-        1,
+        2,
         edited(REFERENCE, (LOSS, "loss = nats / n_tokens")),
         hint=3,
     ),
@@ -157,7 +157,7 @@ MISTAKES = (
         "The loss of the last micro-batch is returned",
         "You return what the last part added. Add up all parts.",
         LOOP,
-        3,
+        4,
         edited(REFERENCE, (ADD, "total = loss.item()")),
         hint=4,
     ),
@@ -166,7 +166,7 @@ MISTAKES = (
         "The gradients are right, but you return the parts' sum divided by how many parts there "
         "are. Each part has been divided by all tokens already: add them up.",
         PARTS,
-        3,
+        4,
         edited(REFERENCE, (RETURN, "    return total / len(micro_batches)")),
         hint=4,
     ),

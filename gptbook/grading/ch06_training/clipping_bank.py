@@ -30,7 +30,7 @@ MISTAKES = (
         "You limit the norm of each gradient alone, which turns the direction of the whole. Add up "
         "the squares of all of them, and use one factor.",
         CLIP,
-        5,
+        6,
         edited(
             REFERENCE,
             (
@@ -48,7 +48,7 @@ MISTAKES = (
         "`clamp` limits numbers and not the norm, so the gradient points elsewhere afterwards. "
         "Multiply all numbers by the same factor.",
         CLIP,
-        5,
+        6,
         edited(REFERENCE, (SCALE, "            grad.clamp_(-max_norm, max_norm)")),
         hint=2,
     ),
@@ -57,7 +57,7 @@ MISTAKES = (
         "You measure again after scaling, and that is never above max_norm. The norm before it "
         "belongs in the log: it shows when a run goes wrong.",
         CLIP,
-        4,
+        5,
         edited(
             REFERENCE,
             (RETURN, "    return min(norm, max_norm) if math.isfinite(norm) else norm"),
@@ -68,7 +68,7 @@ MISTAKES = (
         "The root is forgotten",
         "The sum of the squares is the square of the norm. Take the root once, of the whole sum.",
         CLIP,
-        9,
+        10,
         edited(REFERENCE, (ROOT, "norm = total")),
         hint=1,
     ),
@@ -77,7 +77,7 @@ MISTAKES = (
         "The norm of tensors laid end to end is not the sum of their norms. Add their squares, and "
         "take the root of the sum.",
         CLIP,
-        9,
+        10,
         edited(
             REFERENCE,
             (ADD, "total += grad.float().norm().item()"),
@@ -90,7 +90,7 @@ MISTAKES = (
         "You compare the largest number of all gradients with the limit. The length of a gradient "
         "is the root of the sum of squares.",
         CLIP,
-        8,
+        9,
         edited(
             REFERENCE,
             (ADD, "total = max(total, grad.float().abs().max().item())"),
@@ -103,7 +103,7 @@ MISTAKES = (
         "You divide the sum of squares by how many numbers there are, so that the limit means "
         "something else for each model. The norm is the root of the sum.",
         CLIP,
-        7,
+        8,
         edited(
             REFERENCE,
             (ROOT, "norm = math.sqrt(total / max(sum(grad.numel() for grad in present), 1))"),
@@ -127,7 +127,7 @@ MISTAKES = (
         "Where a parameter took no part, its gradient is None, which has no norm. Leave it out of "
         "the sum and of the scaling.",
         CLIP,
-        1,
+        2,
         edited(REFERENCE, (PRESENT, "present = list(grads)")),
         hint=1,
     ),
@@ -163,7 +163,7 @@ MISTAKES = (
         "You compute scaled gradients and leave those of your caller as they were. Change the "
         "tensors themselves, with `mul_`.",
         CLIP,
-        5,
+        6,
         edited(REFERENCE, (SCALE, "            grad = grad * (max_norm / norm)")),
         hint=2,
     ),
@@ -172,7 +172,7 @@ MISTAKES = (
         "You multiply by norm / max_norm, which is above 1 where the gradient is too long. The "
         "factor that brings the norm to the limit is max_norm / norm.",
         CLIP,
-        5,
+        6,
         edited(REFERENCE, (SCALE, "            grad.mul_(norm / max_norm)")),
         hint=2,
     ),
@@ -181,7 +181,7 @@ MISTAKES = (
         "You look at the sum so far, so that each gradient gets a factor of its own. Sum up all of "
         "them first, and scale in a second loop.",
         CLIP,
-        5,
+        6,
         edited(
             REFERENCE,
             (

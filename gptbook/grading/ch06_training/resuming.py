@@ -134,36 +134,26 @@ def draw_whole(stream: random.Random) -> list[Args]:
 
 
 def draw_states(stream: random.Random) -> list[Args]:
-    """Nothing but model and optimizer; a stop at the end of a pass."""
-    return [case(stream, PLAIN, (2 * PASS,), (PASS, 2 * PASS))]
-
-
-def draw_schedule(stream: random.Random) -> list[Args]:
-    """A stop in the warm-up, at the end of a pass."""
+    """Model, optimizer and warm-up; a stop in the warm-up, at the end of a pass."""
     return [case(stream, {**PLAIN, "warmup_steps": 6}, (2 * PASS,), (PASS, 2 * PASS))]
 
 
 def draw_loader(stream: random.Random) -> list[Args]:
     """Shuffled passes; a stop in the first and one in the second."""
     stop, until = stream.randint(1, PASS - 1), 3 * PASS
-    plans = (until,), (stop, until), (PASS + stop, until)
-    return [case(stream, {**PLAIN, "shuffle": True}, *plans)]
+    return [case(stream, {**PLAIN, "shuffle": True}, (until,), (stop, PASS + stop, until))]
 
 
-def draw_dropout(stream: random.Random) -> list[Args]:
-    """Dropout; a stop at the end of a pass."""
-    return [case(stream, {**PLAIN, "dropout": 0.5}, (2 * PASS,), (PASS, 2 * PASS))]
-
-
-def draw_noise(stream: random.Random) -> list[Args]:
-    """Noise; a stop at the end of a pass."""
-    return [case(stream, {**PLAIN, "noise": 0.5}, (2 * PASS,), (PASS, 2 * PASS))]
+def draw_random(stream: random.Random) -> list[Args]:
+    """Dropout, and noise; a stop at the end of a pass."""
+    plans = (PASS + 2,), (PASS, PASS + 2)
+    return [case(stream, {**PLAIN, name: 0.5}, *plans) for name in ("dropout", "noise")]
 
 
 def draw_often(stream: random.Random) -> list[Args]:
-    """All of it; three stops, and a call that has nothing to do."""
+    """All of it; two stops, and a call that has nothing to do."""
     first = stream.randint(1, 3)
-    return [case(stream, ALL, (11,), (first, first + 3, first + 3, 9, 11))]
+    return [case(stream, ALL, (9,), (first, first + 3, first + 3, 9))]
 
 
 def draw_over(stream: random.Random) -> list[Args]:
@@ -206,18 +196,9 @@ def has_the_form(args: Args, value: Any) -> str | None:
         return f"makes {made} steps, expected {until}"
     if files != [CHECKPOINT]:
         return f"leaves the files {files}, expected nothing but {CHECKPOINT!r}, the path it was given"
-    return None
-
-
-def whole_is_right(args: Args, value: Any) -> str | None:
-    """The weights of a run without a stop."""
-    data, settings, (until,) = args
-    weights = value[0][0][0]
-    problem = weights_problem(weights)
-    if problem:
-        return problem
+    data, settings, _ = args
     off = compare.difference(reference_weights(data, dict(settings), until), weights, STEADY)
-    return off and f"gives other weights than a run that is not stopped at all: {off}"
+    return off and f"gives other weights than a run that is not stopped: {off}"
 
 
 def continues_exactly(args: Args, value: Any) -> str | None:
@@ -290,13 +271,10 @@ def same_file(a: Any, b: Any) -> bool:
     return bool(a[1] == b[1])
 
 
-FORM = "trains until the step, leaves one file"
-WHOLE = "a run without a stop"
-STATES = "continues: model and optimizer"
-SCHEDULE = "continues: the schedule"
+FORM = "a run without a stop: its weights, and one file"
+STATES = "continues: model, optimizer and schedule"
 LOADER = "continues: the loader, in a pass and in the next"
-DROPOUT = "continues: random numbers of torch"
-NOISE = "continues: random numbers of numpy"
+RANDOM = "continues: random numbers of torch and of numpy"
 OFTEN = "continues: all together, several times"
 OVER = "a checkpoint is whole at every moment"
 
@@ -304,13 +282,10 @@ _check = partial(Check, probe="resumed", same=same_runs)
 _continues = partial(_check, verify=continues_exactly)
 
 CHECKS = (
-    _check(FORM, Kind.CONTRACT, 1, draw_whole, has_the_form, pure=True),
-    _check(WHOLE, Kind.ORACLE, 1, draw_whole, whole_is_right),
-    _continues(STATES, Kind.BEHAVIOR, 2, draw_states, hint=2),
-    _continues(SCHEDULE, Kind.BEHAVIOR, 1, draw_schedule, hint=2),
+    _check(FORM, Kind.CONTRACT, 2, draw_whole, has_the_form, pure=True),
+    _continues(STATES, Kind.BEHAVIOR, 3, draw_states, hint=2),
     _continues(LOADER, Kind.BEHAVIOR, 2, draw_loader, hint=3),
-    _continues(DROPOUT, Kind.BEHAVIOR, 2, draw_dropout, hint=4),
-    _continues(NOISE, Kind.BEHAVIOR, 1, draw_noise, hint=4),
+    _continues(RANDOM, Kind.BEHAVIOR, 3, draw_random, hint=4),
     _continues(OFTEN, Kind.BEHAVIOR, 2, draw_often, hint=1),
     _check(
         OVER,

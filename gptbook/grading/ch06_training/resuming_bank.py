@@ -31,7 +31,7 @@ MISTAKES = (
         "You train from step 0 in every call, so the weights are right and the work is done again. "
         "Where there is a file, go on from it.",
         EXACT,
-        1,
+        10,
         edited(REFERENCE, (IF_SAVED, "")),
         hint=1,
     ),
@@ -40,7 +40,7 @@ MISTAKES = (
         "AdamW begins with means of zero and counts from step 1 again: a bump after each resume. "
         "Save and restore the optimizer's state_dict.",
         EXACT,
-        1,
+        10,
         edited(REFERENCE, (LOAD_OPTIMIZER, "")),
         hint=2,
     ),
@@ -49,7 +49,7 @@ MISTAKES = (
         "You restore what surrounds the model and leave it with the weights of a new run. Load its "
         "state_dict, too.",
         EXACT,
-        1,
+        10,
         edited(REFERENCE, (LOAD_MODEL, "")),
         hint=2,
     ),
@@ -58,7 +58,7 @@ MISTAKES = (
         "The schedule counts from 0 again, so that there is a second warm-up. Save and restore its "
         "state_dict, too.",
         EXACT,
-        1,
+        5,
         edited(REFERENCE, (LOAD_SCHEDULE, "")),
         hint=2,
     ),
@@ -66,7 +66,7 @@ MISTAKES = (
         "The step is forgotten",
         "The run counts its steps from 0 again, and trains too long. Save run.step.",
         EXACT,
-        1,
+        10,
         edited(REFERENCE, (LOAD_STEP, "")),
         hint=2,
     ),
@@ -75,7 +75,7 @@ MISTAKES = (
         "The loader begins with its first pass again, so that some rows come twice and others not "
         "at all. Its order, its place and its random numbers belong to the state.",
         EXACT,
-        1,
+        4,
         edited(REFERENCE, (LOAD_ORDER, ""), (LOAD_PLACE, ""), (LOAD_SHUFFLING, "")),
         hint=3,
     ),
@@ -110,7 +110,7 @@ MISTAKES = (
         "Dropout draws from torch's generator, which a new run seeds anew. Save "
         "torch.get_rng_state().",
         EXACT,
-        1,
+        5,
         edited(REFERENCE, (LOAD_TORCH, "")),
         hint=4,
     ),
@@ -119,16 +119,16 @@ MISTAKES = (
         "The noise comes from numpy's generator, which is another one than torch's. Save "
         "np.random.get_state() as well.",
         EXACT,
-        1,
+        5,
         edited(REFERENCE, (f"\n{LOAD_NUMPY}", "")),
         hint=4,
     ),
     Mistake(
-        "Random numbers are restored before the run is made",
-        "Run() seeds the generators, so what you restored before it is lost. Make the run first, "
-        "and restore the random numbers last.",
+        "Random numbers begin anew",
+        "Run() seeds the generators of torch and numpy, so what you restored before it, or did not "
+        "save, is lost. Make the run first, and restore both states last.",
         EXACT,
-        1,
+        5,
         edited(
             REFERENCE,
             (LOAD_TORCH, ""),
@@ -148,10 +148,10 @@ MISTAKES = (
         "You note the generators' states when the call begins and save them at its end. Read them "
         "when you save.",
         EXACT,
-        1,
+        5,
         edited(
             REFERENCE,
-            (LOOP, f"    noted = torch.get_rng_state(), np.random.get_state()\n{LOOP}"),
+            (START, f"    noted = torch.get_rng_state(), np.random.get_state()\n{START}"),
             (SAVE, "    torch.set_rng_state(noted[0])\n    np.random.set_state(noted[1])\n" + SAVE),
         ),
         hint=4,
@@ -161,7 +161,7 @@ MISTAKES = (
         "You round the weights to save space, and a run that continues from rounded weights is "
         "another one. Save all bits.",
         EXACT,
-        1,
+        10,
         edited(
             REFERENCE,
             (MODEL, '"model": {k: v.half() for k, v in run.model.state_dict().items()},'),
@@ -173,7 +173,7 @@ MISTAKES = (
         "You train while the step is at most `until`, and the last of these steps comes behind it. "
         "Stop as soon as run.step is until.",
         EXACT,
-        1,
+        12,
         edited(REFERENCE, ("while run.step < until:", "while run.step <= until:")),
         hint=1,
     ),
@@ -182,11 +182,11 @@ MISTAKES = (
         "You save in the loop and then take a step, which the file does not know of. Save behind "
         "the step.",
         EXACT,
-        1,
+        10,
         edited(
             REFERENCE,
-            (LOOP, LOOP.replace("        run.train", "        save_run(run, path)\n        run.train")),
             (SAVE, ""),
+            (LOOP, LOOP.replace("        run.train", "        save_run(run, path)\n        run.train")),
         ),
         hint=1,
     ),

@@ -86,15 +86,14 @@ def draw_end(stream: random.Random) -> list[Args]:
     return [calls(stream, warmup, total, steps)]
 
 
-def draw_no_warmup(stream: random.Random) -> list[Args]:
-    """No warm-up: the first step has the highest rate. Also where it is the only one."""
-    return [calls(stream, 0, 10, (0, 1, 5)), calls(stream, 0, 1, (0, 1))]
-
-
-def draw_no_fall(stream: random.Random) -> list[Args]:
-    """Nothing but warm-up."""
+def draw_missing(stream: random.Random) -> list[Args]:
+    """No warm-up, also where there is one step only; nothing but warm-up."""
     warmup = stream.randint(3, 6)
-    return [calls(stream, warmup, warmup, (0, warmup - 1, warmup, warmup + 3))]
+    return [
+        calls(stream, 0, 10, (0, 1, 5)),
+        calls(stream, 0, 1, (0, 1)),
+        calls(stream, warmup, warmup, (0, warmup - 1, warmup, warmup + 3)),
+    ]
 
 
 # --- verdicts ---
@@ -174,8 +173,7 @@ WARMUP = "the rates of the warm-up, step 0 among them"
 TOP = "step `warmup_steps` has the highest rate"
 COSINE = "half a cosine between the two rates"
 END = "the last step, and those behind it"
-NO_WARMUP = "no warm-up at all"
-NO_FALL = "nothing but warm-up"
+MISSING = "no warm-up at all; nothing but warm-up"
 
 _check = partial(Check, probe="call_each", same=same_rates)
 
@@ -187,8 +185,7 @@ CHECKS = (
     _check(TOP, Kind.ORACLE, 1, draw_top, first_wrong, hint=2),
     _check(COSINE, Kind.ORACLE, 2, draw_cosine, first_wrong, hint=3),
     _check(END, Kind.ORACLE, 2, draw_end, first_wrong, hint=4),
-    _check(NO_WARMUP, Kind.ORACLE, 1, draw_no_warmup, first_wrong, hint=2),
-    _check(NO_FALL, Kind.ORACLE, 1, draw_no_fall, first_wrong, hint=4),
+    _check(MISSING, Kind.ORACLE, 2, draw_missing, first_wrong, hint=4),
 )
 
 REFERENCE = source_of(learning_rate)

@@ -19,7 +19,7 @@ MISTAKES = (
         "You count steps of the warm-up from 0, so that the first one changes nothing. Step 0 is "
         "the first of warmup_steps + 1 equal parts.",
         WARM,
-        4,
+        5,
         edited(REFERENCE, (RISE, "return max_lr * step / warmup_steps")),
         hint=1,
     ),
@@ -28,7 +28,7 @@ MISTAKES = (
         "You divide by warmup_steps, so that the last step of the warm-up has the highest rate "
         "already. Divide by warmup_steps + 1: the first step behind it has the highest.",
         WARM,
-        3,
+        4,
         edited(REFERENCE, (RISE, RISE.replace("(warmup_steps + 1)", "warmup_steps"))),
         hint=1,
     ),
@@ -37,7 +37,7 @@ MISTAKES = (
         "You rise from min_lr, which is where the cosine ends. The warm-up rises from 0, in equal "
         "parts of max_lr.",
         WARM,
-        3,
+        4,
         edited(
             REFERENCE,
             (RISE, "return min_lr + (max_lr - min_lr) * (step + 1) / (warmup_steps + 1)"),
@@ -58,7 +58,7 @@ MISTAKES = (
         "You multiply a cosine over the whole run by the warm-up's factor, so that max_lr is never "
         "reached. One follows the other.",
         WARM,
-        8,
+        9,
         edited(
             REFERENCE,
             (f"    {IF_WARM}\n        {RISE}\n    {DONE}\n", "    done = step / total_steps\n"),
@@ -75,7 +75,7 @@ MISTAKES = (
         "Your last step, total_steps - 1, has the rate min_lr already. It would be reached at "
         "total_steps, one behind the last: divide by total_steps - warmup_steps.",
         WARM,
-        5,
+        6,
         edited(REFERENCE, (DONE, "done = (step - warmup_steps) / (total_steps - 1 - warmup_steps)")),
         hint=3,
     ),
@@ -103,7 +103,7 @@ MISTAKES = (
         "You add min_lr to a cosine that begins at max_lr, so that the top is higher than max_lr. "
         "The cosine spans the difference, max_lr - min_lr.",
         WARM,
-        8,
+        9,
         edited(REFERENCE, (FALL, FALL.replace("(max_lr - min_lr)", "max_lr"))),
         hint=3,
     ),
@@ -111,7 +111,7 @@ MISTAKES = (
         "min_lr is forgotten",
         "Your cosine falls to zero and then jumps up to min_lr. It falls from max_lr to min_lr.",
         WARM,
-        6,
+        7,
         edited(REFERENCE, (FALL, "return max_lr * 0.5 * (1 + math.cos(math.pi * done))")),
         hint=3,
     ),
@@ -120,7 +120,7 @@ MISTAKES = (
         "Your cosine goes to zero and is stopped at min_lr, which it reaches long before the end. "
         "Stretch it between max_lr and min_lr.",
         WARM,
-        5,
+        6,
         edited(
             REFERENCE,
             (FALL, "return max(min_lr, max_lr * 0.5 * (1 + math.cos(math.pi * done)))"),
@@ -132,7 +132,7 @@ MISTAKES = (
         "Your angle goes to 2 pi, so that the rate falls and rises again. Half a period, from 0 to "
         "pi, leads from 1 to -1.",
         WARM,
-        6,
+        7,
         edited(REFERENCE, (FALL, FALL.replace("math.pi * done", "2 * math.pi * done"))),
         hint=3,
     ),
@@ -141,7 +141,7 @@ MISTAKES = (
         "Your angle goes to pi / 2 only, so that the fall begins slowly and ends steeply. Half a "
         "cosine ends as flat as it begins.",
         WARM,
-        5,
+        6,
         edited(
             REFERENCE,
             (FALL, "return min_lr + (max_lr - min_lr) * math.cos(0.5 * math.pi * done)"),
@@ -153,7 +153,7 @@ MISTAKES = (
         "You fall by the same amount in each step. A cosine falls slowly at first, fast in the "
         "middle, and slowly at the end.",
         WARM,
-        5,
+        6,
         edited(REFERENCE, (FALL, "return min_lr + (max_lr - min_lr) * (1 - done)")),
         hint=3,
     ),
@@ -162,7 +162,7 @@ MISTAKES = (
         "You divide by total_steps - warmup_steps before you know that a step lies between them. "
         "If all steps are warm-up, there is nothing to divide by.",
         WARM,
-        1,
+        2,
         edited(
             REFERENCE,
             (BEYOND, f"    {DONE}\n{BEYOND}"),
@@ -175,7 +175,7 @@ MISTAKES = (
         "You count the step behind the warm-up as its last, and begin the cosine one step later. "
         "At warmup_steps the cosine begins, and it has fallen a little in the next step.",
         WARM,
-        5,
+        6,
         edited(
             REFERENCE,
             (IF_WARM, "if step <= warmup_steps:"),
