@@ -1,6 +1,12 @@
 """The exercises of chapter 6."""
 
-from gptbook.grading.ch06_training import adamw_bank
+from gptbook.grading.ch06_training import (
+    accumulation_bank,
+    adamw_bank,
+    clipping_bank,
+    resuming_bank,
+    schedule_bank,
+)
 from gptbook.grading.exercise import Chapter, Exercise
 from gptbook.grading.statements import load_statements
 
@@ -9,11 +15,19 @@ SOURCE = "06_training"
 
 def chapter() -> Chapter:
     """Declare the chapter's exercises."""
-    parts = {"6.1": adamw_bank.PART}
+    statements = load_statements(SOURCE)
+    parts = {
+        "6.1": adamw_bank.PART,
+        "6.2": clipping_bank.PART,
+        "6.3": schedule_bank.PART,
+        "6.4": accumulation_bank.PART,
+        "6.5": resuming_bank.PART,
+    }
     return Chapter(
         6,
         SOURCE,
         tuple(
-            Exercise(name, name, (part,), ("1", "2", "3", "4")) for name, part in parts.items()
+            Exercise(name, statements[name].title, (part,), statements[name].hints)
+            for name, part in parts.items()
         ),
     )

@@ -245,9 +245,7 @@ CHECKS = (
     _check(UNEVEN, Kind.ORACLE, 4, draw_uneven, gradients_are_right, hint=2, same=same_gradients),
     _check(TWICE, Kind.ORACLE, 1, draw_twice, gradients_are_right, hint=1, same=same_gradients),
     _check(EMPTY, Kind.ORACLE, 2, draw_empty, all_is_right, hint=3),
-    _check(
-        MANY, Kind.BEHAVIOR, 1, draw_many, is_small, hint=4, probe="peak_saved", same=same_peak
-    ),
+    _check(MANY, Kind.BEHAVIOR, 1, draw_many, is_small, hint=4, probe="peak_saved", same=same_peak),
 )
 
 REFERENCE = source_of(accumulate)

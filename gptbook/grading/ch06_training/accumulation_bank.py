@@ -28,8 +28,11 @@ MISTAKES = (
         8,
         edited(
             REFERENCE,
-            (LOSS, "n_own = max(int((targets != IGNORE).sum()), 1)\n"
-             "        loss = nats / n_own / len(micro_batches)"),
+            (
+                LOSS,
+                "n_own = max(int((targets != IGNORE).sum()), 1)\n"
+                "        loss = nats / n_own / len(micro_batches)",
+            ),
         ),
         hint=2,
     ),
@@ -69,8 +72,9 @@ MISTAKES = (
         "the targets that are not -100.",
         PARTS,
         8,
-        edited(REFERENCE, (COUNT, COUNT.replace("int((targets != IGNORE).sum())",
-                                                "targets.numel()"))),
+        edited(
+            REFERENCE, (COUNT, COUNT.replace("int((targets != IGNORE).sum())", "targets.numel()"))
+        ),
         hint=2,
     ),
     Mistake(
@@ -104,8 +108,11 @@ MISTAKES = (
         edited(
             REFERENCE,
             (ZERO, ""),
-            (LOGITS, "        for parameter in parameters:\n"
-             f"            parameter.grad = torch.zeros_like(parameter)\n{LOGITS}"),
+            (
+                LOGITS,
+                "        for parameter in parameters:\n"
+                f"            parameter.grad = torch.zeros_like(parameter)\n{LOGITS}",
+            ),
         ),
         hint=1,
     ),
@@ -120,8 +127,7 @@ MISTAKES = (
     ),
     Mistake(
         "Id 0 is taken for padding",
-        "You leave out targets of 0, but 0 is an id like any other. What does not count is "
-        "-100.",
+        "You leave out targets of 0, but 0 is an id like any other. What does not count is -100.",
         PARTS,
         11,
         edited(
@@ -198,7 +204,8 @@ def logits_of(parameters, ids):
 """
 
 STYLES = {
-    "means, weighted": HELPER + """
+    "means, weighted": HELPER
+    + """
 def accumulate(parameters, micro_batches):
     for p in parameters:
         p.grad = None
@@ -213,7 +220,8 @@ def accumulate(parameters, micro_batches):
         result += part.detach()
     return result
 """,
-    "divided at the end": HELPER + """
+    "divided at the end": HELPER
+    + """
 def accumulate(parameters, micro_batches):
     grads, nats, n = [torch.zeros_like(p) for p in parameters], 0.0, 0
     for ids, targets in micro_batches:
@@ -228,7 +236,8 @@ def accumulate(parameters, micro_batches):
         p.grad = total / max(n, 1)
     return nats / max(n, 1)
 """,
-    "without autograd": HELPER + """
+    "without autograd": HELPER
+    + """
 @torch.no_grad()
 def accumulate(parameters, micro_batches):
     table, weight = parameters
@@ -246,7 +255,8 @@ def accumulate(parameters, micro_batches):
     table.grad, weight.grad = d_table, d_weight
     return loss
 """,
-    "row by row": HELPER + """
+    "row by row": HELPER
+    + """
 def accumulate(parameters, micro_batches):
     for p in parameters:
         if p.grad is not None:

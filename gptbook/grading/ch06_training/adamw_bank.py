@@ -128,8 +128,11 @@ MISTAKES = (
         3,
         edited(
             REFERENCE,
-            (f"        {COUNT}", f"        {COUNT}\n        if parameter.ndim >= 2:\n"
-             "            grad = grad + weight_decay * parameter.detach()"),
+            (
+                f"        {COUNT}",
+                f"        {COUNT}\n        if parameter.ndim >= 2:\n"
+                "            grad = grad + weight_decay * parameter.detach()",
+            ),
             (IF_MATRIX + SHRINK, ""),
         ),
     ),
@@ -229,8 +232,11 @@ MISTAKES = (
         edited(
             REFERENCE,
             (EMPTY, 'if "mean" not in state:'),
-            (COUNT, 'states[0]["all"] = states[0].get("all", 0) + 1\n'
-             '        state["step"] = states[0]["all"]'),
+            (
+                COUNT,
+                'states[0]["all"] = states[0].get("all", 0) + 1\n'
+                '        state["step"] = states[0]["all"]',
+            ),
         ),
         hint=1,
     ),

@@ -199,7 +199,9 @@ def gradients_are_right(args: Args, value: Any) -> str | None:
         )
         if found:
             norm = wide_norm(value[0][1])
-            return f"leaves a wrong gradient {index}, and all together with norm {norm:.4g}: {found}"
+            return (
+                f"leaves a wrong gradient {index}, and all together with norm {norm:.4g}: {found}"
+            )
     return None
 
 

@@ -163,7 +163,9 @@ def draw_over(stream: random.Random) -> list[Args]:
 
 # --- verdicts ---
 
-STEADY = Tolerance(1e-3, "the same steps with the same libraries; only the order of sums may differ")
+STEADY = Tolerance(
+    1e-3, "the same steps with the same libraries; only the order of sums may differ"
+)
 
 
 def reference_weights(data: Tensor, settings: dict[str, Any], until: int) -> Tensor:
@@ -195,7 +197,9 @@ def has_the_form(args: Args, value: Any) -> str | None:
     if made != until:
         return f"makes {made} steps, expected {until}"
     if files != [CHECKPOINT]:
-        return f"leaves the files {files}, expected nothing but {CHECKPOINT!r}, the path it was given"
+        return (
+            f"leaves the files {files}, expected nothing but {CHECKPOINT!r}, the path it was given"
+        )
     data, settings, _ = args
     off = compare.difference(reference_weights(data, dict(settings), until), weights, STEADY)
     return off and f"gives other weights than a run that is not stopped: {off}"

@@ -186,7 +186,10 @@ MISTAKES = (
         edited(
             REFERENCE,
             (SAVE, ""),
-            (LOOP, LOOP.replace("        run.train", "        save_run(run, path)\n        run.train")),
+            (
+                LOOP,
+                LOOP.replace("        run.train", "        save_run(run, path)\n        run.train"),
+            ),
         ),
         hint=1,
     ),
@@ -214,7 +217,8 @@ MISTAKES = (
 WORLD = REFERENCE[: REFERENCE.index("def save_run")]
 
 STYLES = {
-    "pickled whole, all objects": WORLD + """
+    "pickled whole, all objects": WORLD
+    + """
 import pickle
 
 
@@ -244,7 +248,8 @@ def train(data, settings, path, until):
     os.rename(path + "~", path)
     return run.weights()
 """,
-    "JSON, and a loader that is replayed": WORLD + """
+    "JSON, and a loader that is replayed": WORLD
+    + """
 import json
 import tempfile
 
@@ -295,7 +300,8 @@ def train(data, settings, path, until):
     os.replace(beside, path)
     return run.weights()
 """,
-    "a class, and safe loading": WORLD + """
+    "a class, and safe loading": WORLD
+    + """
 from pathlib import Path
 
 

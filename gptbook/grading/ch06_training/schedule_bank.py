@@ -76,7 +76,9 @@ MISTAKES = (
         "total_steps, one behind the last: divide by total_steps - warmup_steps.",
         WARM,
         6,
-        edited(REFERENCE, (DONE, "done = (step - warmup_steps) / (total_steps - 1 - warmup_steps)")),
+        edited(
+            REFERENCE, (DONE, "done = (step - warmup_steps) / (total_steps - 1 - warmup_steps)")
+        ),
         hint=3,
     ),
     Mistake(
