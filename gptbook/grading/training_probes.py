@@ -87,7 +87,7 @@ def resumed(
         made += 1
 
     hook = register_optimizer_step_post_hook(count)
-    results = []
+    results: list[list[Any]] = []
     for plan in plans:
         last: Path | None = None
         rows: list[Any] = []

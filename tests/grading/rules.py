@@ -1,5 +1,7 @@
 """What each exercise must meet, in pieces that a test run can spread over cores."""
 
+import atexit
+from functools import cache
 from pathlib import Path
 
 from gptbook.grading.author import SOLUTION_SEEDS, failures, rules_broken, trials
@@ -56,10 +58,18 @@ def _problems(name: str, seeds: range, solution: bool) -> list[str]:
     ]
     assert todo
     found: list[str] = []
-    with Runner(sorted({item for part in exercise.parts for item in part.preload})) as runner:
-        for seed in seeds:
-            graders = part_graders(exercise, Setting(seed, answer_files(ROOT)), runner)
-            for trial in todo:
-                grader = graders[exercise.parts.index(trial.part)]
-                found += failures(trial, seed, grader)
+    runner = _runner(frozenset(item for part in exercise.parts for item in part.preload))
+    for seed in seeds:
+        graders = part_graders(exercise, Setting(seed, answer_files(ROOT)), runner)
+        for trial in todo:
+            grader = graders[exercise.parts.index(trial.part)]
+            found += failures(trial, seed, grader)
     return found
+
+
+@cache
+def _runner(preload: frozenset[str]) -> Runner:
+    """A runner for all exercises that load the same libraries, which takes seconds."""
+    runner = Runner(sorted(preload))
+    atexit.register(runner.close)
+    return runner

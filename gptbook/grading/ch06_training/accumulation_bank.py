@@ -23,7 +23,7 @@ MISTAKES = (
     Mistake(
         "The mean of means",
         "You divide each micro-batch by its own number of tokens and average, so that tokens in a "
-        "part with few of them weigh more. Divide every part's sum by the tokens of the whole step.",
+        "part with few weigh more. Divide every part's sum by the tokens of the whole step.",
         PARTS,
         8,
         edited(

@@ -14,7 +14,7 @@ from gptbook.grading.exercise import Args, Check, Kind, source_of
 
 def adamw_step(
     parameters: tuple[Tensor, ...],
-    states: list[dict],
+    states: list[dict[str, Any]],
     grads: list[Tensor | None],
     lr: float,
     betas: tuple[float, float],
@@ -180,7 +180,8 @@ def moves_by_lr(args: Args, value: Any) -> str | None:
     problem = tensors_problem(expected, after, "parameter")
     if problem is None:
         return None
-    moves = [show((new - p.detach()).abs().mean().item()) for p, new in zip(parameters, after)]
+    pairs = zip(parameters, after, strict=True)
+    moves = [show((new - old.detach()).abs().mean().item()) for old, new in pairs]
     return (
         f"moves numbers by {', '.join(moves)} in the first step, on average, where the gradients "
         f"are near 0.001, 1 and 1000; expected {lr:.4g}, the rate, for all"

@@ -1,7 +1,7 @@
 """Exercise 6.1: a step of AdamW, by hand: its mistakes and styles."""
 
 from gptbook.grading.ch06_training.adamw import CHECKS, REFERENCE
-from gptbook.grading.ch06_training.common import BOOK, PRELOAD, SECTIONS
+from gptbook.grading.ch06_training.common import BOOK, SECTIONS, WITH_AUTOGRAD
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
 
@@ -344,4 +344,4 @@ FORBIDDEN = Forbidden(
     ),
 )
 
-PART = Part("adamw_step", CHECKS, REFERENCE, MISTAKES, STYLES, FORBIDDEN, preload=PRELOAD)
+PART = Part("adamw_step", CHECKS, REFERENCE, MISTAKES, STYLES, FORBIDDEN, preload=WITH_AUTOGRAD)

@@ -216,7 +216,7 @@ def broken_is_left(args: Args, value: Any) -> str | None:
     if problem:
         return problem
     norm, got = wide_norm(args[0][0]), float(value[0][0])
-    if not (got == norm or math.isnan(got) and math.isnan(norm)):
+    if not (got == norm or (math.isnan(got) and math.isnan(norm))):
         return f"returns {got}, expected {norm}, by which the training loop sees what happened"
     return keeps_bits(args, value)
 

@@ -1,7 +1,7 @@
 """Exercise 6.2: gradients shortened together: its mistakes and styles."""
 
 from gptbook.grading.ch06_training.clipping import CHECKS, REFERENCE
-from gptbook.grading.ch06_training.common import BOOK, PRELOAD, SECTIONS
+from gptbook.grading.ch06_training.common import BOOK, SECTIONS, WITH_AUTOGRAD
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
 
@@ -265,4 +265,4 @@ FORBIDDEN = Forbidden(
     ),
 )
 
-PART = Part("clip_gradients", CHECKS, REFERENCE, MISTAKES, STYLES, FORBIDDEN, preload=PRELOAD)
+PART = Part("clip_gradients", CHECKS, REFERENCE, MISTAKES, STYLES, FORBIDDEN, preload=WITH_AUTOGRAD)

@@ -40,7 +40,7 @@ class Loader:
 class Run:
     """A small training run, at its beginning."""
 
-    def __init__(self, data: Tensor, settings: dict) -> None:
+    def __init__(self, data: Tensor, settings: dict[str, Any]) -> None:
         torch.manual_seed(settings["seed"])
         np.random.seed(settings["seed"])
         self.data, self.settings = data, settings
@@ -104,7 +104,7 @@ def load_run(run: Run, path: str) -> None:
     np.random.set_state(state["numpy"])
 
 
-def train(data: Tensor, settings: dict, path: str, until: int) -> Tensor:
+def train(data: Tensor, settings: dict[str, Any], path: str, until: int) -> Tensor:
     """Train from where the file at path stands, or from the beginning, until a step; save."""
     run = Run(data, settings)
     if os.path.exists(path):
@@ -140,7 +140,7 @@ def draw_states(stream: random.Random) -> list[Args]:
 
 def draw_loader(stream: random.Random) -> list[Args]:
     """Shuffled passes; a stop in the first and one in the second."""
-    stop, until = stream.randint(1, PASS - 1), 3 * PASS
+    stop, until = stream.randint(1, PASS - 1), 2 * PASS + 1
     return [case(stream, {**PLAIN, "shuffle": True}, (until,), (stop, PASS + stop, until))]
 
 
@@ -251,8 +251,8 @@ def is_whole_at_every_moment(args: Args, value: Any) -> str | None:
         return problem
     if not file["whole"]:
         return (
-            "writes into the checkpoint that is there: killed meanwhile, it leaves half of a new one "
-            "and nothing of the old one"
+            "writes into the checkpoint that is there: killed meanwhile, it leaves half of a new "
+            "one and nothing of the old one"
         )
     if file["gone"]:
         return "takes the old checkpoint away before the new one is in its place"

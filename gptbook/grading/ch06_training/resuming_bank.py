@@ -7,7 +7,6 @@ from gptbook.grading.shortcuts import Forbidden
 
 EXACT, DIE = SECTIONS["exact"], SECTIONS["die"]
 
-LOAD_MODEL = '    run.model.load_state_dict(state["model"])\n'
 LOAD_OPTIMIZER = '    run.optimizer.load_state_dict(state["optimizer"])\n'
 LOAD_SCHEDULE = '    run.schedule.load_state_dict(state["schedule"])\n'
 LOAD_STEP = '    run.step = state["step"]\n'
@@ -21,7 +20,6 @@ START = "    run = Run(data, settings)\n"
 IF_SAVED = "    if os.path.exists(path):\n        load_run(run, path)\n"
 LOOP = "    while run.step < until:\n        run.train_step()\n"
 SAVE = "    save_run(run, path)\n"
-MODEL = '"model": run.model.state_dict(),'
 PARTIAL = 'partial_path = path + ".partial"'
 REPLACE = "os.replace(partial_path, path)"
 
@@ -42,15 +40,6 @@ MISTAKES = (
         EXACT,
         10,
         edited(REFERENCE, (LOAD_OPTIMIZER, "")),
-        hint=2,
-    ),
-    Mistake(
-        "The weights are forgotten",
-        "You restore what surrounds the model and leave it with the weights of a new run. Load its "
-        "state_dict, too.",
-        EXACT,
-        10,
-        edited(REFERENCE, (LOAD_MODEL, "")),
         hint=2,
     ),
     Mistake(
@@ -155,18 +144,6 @@ MISTAKES = (
             (SAVE, "    torch.set_rng_state(noted[0])\n    np.random.set_state(noted[1])\n" + SAVE),
         ),
         hint=4,
-    ),
-    Mistake(
-        "Weights are saved in half precision",
-        "You round the weights to save space, and a run that continues from rounded weights is "
-        "another one. Save all bits.",
-        EXACT,
-        10,
-        edited(
-            REFERENCE,
-            (MODEL, '"model": {k: v.half() for k, v in run.model.state_dict().items()},'),
-        ),
-        hint=2,
     ),
     Mistake(
         "One step too many",
