@@ -47,7 +47,7 @@ MISTAKES = (
         "The schedule counts from 0 again, so that there is a second warm-up. Save and restore its "
         "state_dict, too.",
         EXACT,
-        5,
+        3,
         edited(REFERENCE, (LOAD_SCHEDULE, "")),
         hint=2,
     ),
@@ -64,7 +64,7 @@ MISTAKES = (
         "The loader begins with its first pass again, so that some rows come twice and others not "
         "at all. Its order, its place and its random numbers belong to the state.",
         EXACT,
-        4,
+        3,
         edited(REFERENCE, (LOAD_ORDER, ""), (LOAD_PLACE, ""), (LOAD_SHUFFLING, "")),
         hint=3,
     ),
@@ -72,7 +72,7 @@ MISTAKES = (
         "The loader's place is forgotten",
         "You restore the order of a pass and begin it anew. Save how far it has come.",
         EXACT,
-        1,
+        3,
         edited(REFERENCE, (LOAD_PLACE, "")),
         hint=3,
     ),
@@ -81,7 +81,7 @@ MISTAKES = (
         "You restore how far the pass has come, but not of which order, and later passes shuffle "
         "that order further. Save the list as well.",
         EXACT,
-        1,
+        3,
         edited(REFERENCE, (LOAD_ORDER, "")),
         hint=3,
     ),
@@ -90,7 +90,7 @@ MISTAKES = (
         "The pass in progress ends as it should, and the next one has an order that came before. "
         "The loader has a random.Random of its own: save its getstate().",
         EXACT,
-        1,
+        3,
         edited(REFERENCE, (LOAD_SHUFFLING, "")),
         hint=3,
     ),
@@ -99,7 +99,7 @@ MISTAKES = (
         "Dropout draws from torch's generator, which a new run seeds anew. Save "
         "torch.get_rng_state().",
         EXACT,
-        5,
+        4,
         edited(REFERENCE, (LOAD_TORCH, "")),
         hint=4,
     ),
@@ -108,7 +108,7 @@ MISTAKES = (
         "The noise comes from numpy's generator, which is another one than torch's. Save "
         "np.random.get_state() as well.",
         EXACT,
-        5,
+        4,
         edited(REFERENCE, (f"\n{LOAD_NUMPY}", "")),
         hint=4,
     ),
@@ -117,7 +117,7 @@ MISTAKES = (
         "Run() seeds the generators of torch and numpy, so what you restored before it, or did not "
         "save, is lost. Make the run first, and restore both states last.",
         EXACT,
-        5,
+        4,
         edited(
             REFERENCE,
             (LOAD_TORCH, ""),
@@ -137,7 +137,7 @@ MISTAKES = (
         "You note the generators' states when the call begins and save them at its end. Read them "
         "when you save.",
         EXACT,
-        5,
+        4,
         edited(
             REFERENCE,
             (START, f"    noted = torch.get_rng_state(), np.random.get_state()\n{START}"),
