@@ -10,13 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from gptbook.grading.ch06_training.common import (
     batch_of,
-    difference,
-    normal,
     number_problem,
-    same,
     tensors_problem,
 )
 from gptbook.grading.exercise import Args, Check, Kind, source_of
+from gptbook.grading.tensors import difference, normal, same
 
 IGNORE = -100
 

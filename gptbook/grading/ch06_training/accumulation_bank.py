@@ -1,9 +1,10 @@
 """Exercise 6.4: gradients of a batch in parts: its mistakes and styles."""
 
 from gptbook.grading.ch06_training.accumulation import CHECKS, REFERENCE
-from gptbook.grading.ch06_training.common import BOOK, SECTIONS, WITH_AUTOGRAD
+from gptbook.grading.ch06_training.common import BOOK, SECTIONS
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import WITH_AUTOGRAD
 
 PARTS, LOOP = SECTIONS["accumulation"], SECTIONS["loop"]
 

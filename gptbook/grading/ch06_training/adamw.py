@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch06_training.common import normal, same, tensors_problem, weights
+from gptbook.grading.ch06_training.common import tensors_problem
 from gptbook.grading.compare import show
 from gptbook.grading.exercise import Args, Check, Kind, source_of
+from gptbook.grading.tensors import normal, same
 
 
 def adamw_step(
@@ -48,21 +49,27 @@ Shape = tuple[int, ...]
 Step = tuple[Any, ...]
 
 
+def far(stream: random.Random, *shape: int) -> Tensor:
+    """Numbers of which none is near zero."""
+    drawn = normal(stream, *shape)
+    return drawn + 0.5 * torch.where(drawn < 0, -1.0, 1.0)
+
+
 def start(stream: random.Random, *shapes: Shape) -> tuple[tuple[Tensor, ...], list[Any]]:
     """Parameters that need a gradient, and a state for each, still empty."""
-    return tuple(weights(stream, *shape).requires_grad_() for shape in shapes), [{} for _ in shapes]
+    return tuple(far(stream, *shape).requires_grad_() for shape in shapes), [{} for _ in shapes]
 
 
 def gradients(stream: random.Random, *shapes: Shape, scale: float = 1.0) -> list[Any]:
     """A gradient for each, whose numbers are all far from zero."""
-    return [scale * weights(stream, *shape) for shape in shapes]
+    return [scale * far(stream, *shape) for shape in shapes]
 
 
 def draw_forms(stream: random.Random) -> list[Args]:
     """Parameters of several shapes; float64 once."""
     shapes: tuple[Shape, ...] = ((3, 4), (5,), (2, 3, 2))
     rest = (0.1, BETAS, 1e-8, 0.1)
-    wide = tuple(weights(stream, 2, 3).double().requires_grad_() for _ in range(2))
+    wide = tuple(far(stream, 2, 3).double().requires_grad_() for _ in range(2))
     wide_grads: list[Any] = [normal(stream, 2, 3, dtype=torch.float64) for _ in range(2)]
     return [
         (start(stream, *shapes), (gradients(stream, *shapes), *rest)),

@@ -1,9 +1,10 @@
 """Exercise 6.1: a step of AdamW, by hand: its mistakes and styles."""
 
 from gptbook.grading.ch06_training.adamw import CHECKS, REFERENCE
-from gptbook.grading.ch06_training.common import BOOK, SECTIONS, WITH_AUTOGRAD
+from gptbook.grading.ch06_training.common import BOOK, SECTIONS
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import WITH_AUTOGRAD
 
 ADAM, DECAY = SECTIONS["adam"], SECTIONS["decay"]
 

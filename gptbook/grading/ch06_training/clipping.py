@@ -11,13 +11,11 @@ from torch import Tensor
 from gptbook.grading import compare
 from gptbook.grading.ch06_training.common import (
     bits_changed,
-    difference,
-    normal,
     number_problem,
-    same,
 )
 from gptbook.grading.compare import Tolerance, show
 from gptbook.grading.exercise import Args, Check, Kind, source_of
+from gptbook.grading.tensors import difference, normal, same
 
 
 def clip_gradients(grads: tuple[Tensor | None, ...], max_norm: float) -> float:

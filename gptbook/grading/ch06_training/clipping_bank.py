@@ -1,9 +1,10 @@
 """Exercise 6.2: gradients shortened together: its mistakes and styles."""
 
 from gptbook.grading.ch06_training.clipping import CHECKS, REFERENCE
-from gptbook.grading.ch06_training.common import BOOK, SECTIONS, WITH_AUTOGRAD
+from gptbook.grading.ch06_training.common import BOOK, SECTIONS
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import WITH_AUTOGRAD
 
 CLIP, HALF = SECTIONS["clip"], SECTIONS["half"]
 

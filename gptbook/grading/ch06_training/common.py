@@ -8,10 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch05_blocks.common import difference, normal, same, weights
 from gptbook.grading.compare import show
-
-__all__ = ["difference", "normal", "same", "weights"]
+from gptbook.grading.tensors import PRELOAD, difference
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -28,11 +26,6 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Headings of the chapter's three pages by what they are about."""
-
-PRELOAD = ("numpy", "torch")
-
-WITH_AUTOGRAD = (*PRELOAD, "torch.fx.experimental.symbolic_shapes")
-"""What the first backward pass imports, a quarter of a second in each process."""
 
 WITH_OPTIMIZERS = (*PRELOAD, "torch._dynamo", "torch.utils.serialization.config")
 """What the first optimizer and the first `torch.save` import, a second in each process."""

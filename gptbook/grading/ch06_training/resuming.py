@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from gptbook.grading import compare
-from gptbook.grading.ch06_training.common import normal
 from gptbook.grading.compare import Tolerance, show
 from gptbook.grading.exercise import Args, Check, Kind, source_of
+from gptbook.grading.tensors import normal
 from gptbook.grading.training_probes import CHECKPOINT
 
 
