@@ -122,7 +122,7 @@ def saved_over(
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
         nonlocal gone
-        if event in ("os.remove", "os.rename") and str(args[0]).endswith(CHECKPOINT):
+        if event in ("os.remove", "os.rename") and os.path.abspath(args[0]) == str(path):
             gone = True
 
     function(data, dict(settings), str(path), first)
