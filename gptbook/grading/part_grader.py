@@ -19,6 +19,7 @@ from gptbook.grading.submission import Submission
 
 _ARGUMENT_CHARACTERS = 70
 _CALL_CHARACTERS = 160
+_SEVERAL_CALLS = ("call_each", "measure", "in_turn", "resumed", "saved_over")
 
 
 @dataclass(frozen=True)
@@ -337,7 +338,7 @@ def _alike(a: Outcome, b: Outcome) -> bool:
 
 
 def _call_text(check: Check, function: str, args: Args) -> str:
-    if check.probe in ("call_each", "measure"):
+    if check.probe in _SEVERAL_CALLS:
         return f"`{function}`"
     shown = [show(arg, _ARGUMENT_CHARACTERS) for arg in args]
     if check.probe == "interleave":

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from gptbook.grading.training_probes import in_turn, peak_saved, resumed, saved_over
+
 Function = Callable[..., Any]
 
 MAX_STREAM_ITEMS = 100_000
@@ -159,5 +161,9 @@ PROBES: dict[str, Function] = {
         gradients,
         streamed,
         measure,
+        in_turn,
+        peak_saved,
+        resumed,
+        saved_over,
     )
 }
