@@ -55,7 +55,7 @@ MISTAKES = (
         "You sort upwards and keep the beginning, which are the least probable ids. Sort with "
         "`descending=True`.",
         TAIL,
-        8,
+        12,
         edited(REFERENCE, (SORT, "falling, ids = logits.sort(dim=-1, stable=True)")),
         hint=1,
     ),
@@ -72,7 +72,7 @@ MISTAKES = (
         "You keep one more behind the id with which top_p is reached. An id stays if the sum of "
         "those before it, itself excluded, is below top_p.",
         TAIL,
-        5,
+        6,
         edited(
             REFERENCE,
             (
@@ -158,7 +158,7 @@ MISTAKES = (
         "`ids[j]` says where the j-th came from, so `gather` sorts once more what was sorted. "
         "`scatter` puts it back.",
         TAIL,
-        10,
+        12,
         edited(REFERENCE, (RESULT, "return left.gather(-1, ids)")),
         hint=1,
     ),
@@ -166,7 +166,7 @@ MISTAKES = (
         "Cut logits are set to zero",
         "A logit of 0 is as good as any other: its exponential is 1. What is cut gets -inf.",
         TAIL,
-        10,
+        12,
         edited(
             REFERENCE,
             (LEFT, "left = falling.masked_fill(~kept, 0.0).softmax(dim=-1)"),
@@ -186,7 +186,7 @@ MISTAKES = (
         "You count in the first row how many ids stay, and keep as many in the others. Each row "
         "has its own number.",
         TAIL,
-        5,
+        4,
         edited(REFERENCE, (NUCLEUS, "kept = kept & (before[:1] < top_p)")),
     ),
 )
@@ -248,7 +248,7 @@ def keep_head(logits, top_k, top_p):
     p = torch.softmax(logits, -1)
     n = p.shape[-1]
     k = n if top_k is None else min(n, top_k)
-    s, idx = torch.sort(p, -1, descending=True, stable=True)
+    s, idx = torch.sort(p, dim=-1, descending=True, stable=True)
     s = s[:, :k] / s[:, :k].sum(-1, keepdim=True)
     if top_p < 1:
         count = 1 + (s.cumsum(-1)[:, :-1] < top_p).sum(-1) if top_p > 0 else torch.ones(len(s))
