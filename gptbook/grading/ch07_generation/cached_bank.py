@@ -166,8 +166,7 @@ MISTAKES = (
             REFERENCE,
             (
                 X,
-                f"{X}\n"
-                '    model["tokens"][padded[rows, columns]] = x[rows, columns]',
+                f'{X}\n    model["tokens"][padded[rows, columns]] = x[rows, columns]',
             ),
         ),
         hint=1,
