@@ -105,7 +105,7 @@ class SGD(ByGroup):
 AdamBackend = Literal["auto", "loop", "foreach", "fused"]
 """How Adam and AdamW compute their step; see `AdamW`."""
 
-LOOKED_AT_TOGETHER = ("cpu", "cuda", "mps")
+FUSED_DEVICES = ("cpu", "cuda", "mps")
 """Devices with a fused AdamW."""
 
 
@@ -214,7 +214,7 @@ class AdamW(Adam):
         """Change parameters, given their gradients and the group's settings."""
         backend: str = self.backend
         if backend == "auto":
-            on_device = all(p.device.type in LOOKED_AT_TOGETHER for p in parameters)
+            on_device = all(p.device.type in FUSED_DEVICES for p in parameters)
             backend = "fused" if on_device else "foreach"
         match backend:
             case "loop":

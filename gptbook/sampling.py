@@ -46,6 +46,10 @@ def check_between(value: Number, name: str, low: Number, high: Number, remedy: s
         raise ValueError(f"{name} must be {bounds}, got {value!r}: {remedy}")
 
 
+LARGEST_PENALTY = 1e30
+"""Larger ones could make logits infinite, and infinity times a count of 0 is NaN."""
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """How a token is chosen; the module's text says what each setting does, and in which order.
@@ -81,11 +85,11 @@ class SamplingConfig:
             checked_integer(self.top_k, "top_k (None keeps all)", 1)
         check_between(self.top_p, "top_p", 0, 1, "1 keeps all")
         check_between(self.min_p, "min_p", 0, 1, "0 keeps all")
-        smallest = torch.finfo(torch.float32).tiny
         remedy = "1 changes nothing"
-        check_between(self.repetition_penalty, "repetition_penalty", smallest, infinity, remedy)
+        low, high = 1 / LARGEST_PENALTY, LARGEST_PENALTY
+        check_between(self.repetition_penalty, "repetition_penalty", low, high, remedy)
         for name in ("presence_penalty", "frequency_penalty"):
-            check_between(getattr(self, name), name, -infinity, infinity, "0 changes nothing")
+            check_between(getattr(self, name), name, -high, high, "0 changes nothing")
 
     @property
     def greedy(self) -> bool:
@@ -129,15 +133,17 @@ def token_logprobs(logits: Float[Tensor, "*B V"], ids: Int[Tensor, "*B"]) -> Flo
 def apply_temperature(logits: Float[Tensor, "*B V"], temperature: Number) -> Float[Tensor, "*B V"]:
     """Return (z - max z) / temperature, which has the probabilities of z / temperature.
 
-    Subtracting first keeps the smallest temperature from giving infinity minus infinity.
+    Subtracting first keeps the smallest temperature from giving infinity minus infinity, and a
+    temperature beyond what the dtype can hold counts as the last that it can.
 
     Raises:
         ValueError: temperature is not above 0; greedy choices need no probabilities.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}: use greedy() for 0")
-    smallest = torch.finfo(logits.dtype).tiny
-    return (logits - logits.amax(-1, keepdim=True)) / max(temperature, smallest)
+    limits = torch.finfo(logits.dtype)
+    divisor = min(max(temperature, limits.tiny), limits.max)
+    return (logits - logits.amax(-1, keepdim=True)) / divisor
 
 
 def keep_first(logits: Float[Tensor, "*B V"], n_kept: Int[Tensor, "*B"]) -> Float[Tensor, "*B V"]:
@@ -164,9 +170,22 @@ def top_p_filter(logits: Float[Tensor, "*B V"], top_p: Number) -> Float[Tensor, 
     """
     if top_p >= 1:  # sums of rounded numbers must not decide what belongs to all
         return logits
-    falling = logits.sort(dim=-1, descending=True, stable=True).values.softmax(-1)
-    before = falling.cumsum(-1) - falling
+    falling = logits.sort(dim=-1, descending=True, stable=True).values
+    before = probability_before(falling, logits)
     return keep_first(logits, (before < top_p).sum(-1).clamp(min=1))
+
+
+def probability_before(
+    falling: Float[Tensor, "*B N"], logits: Float[Tensor, "*B V"]
+) -> Float[Tensor, "*B N"]:
+    """Return the probability of all that comes before each of a row's N largest logits.
+
+    The sum over the row is taken in float64. So its order does not matter, and the same ids stay
+    whether all of a row is sorted or only its beginning.
+    """
+    total = logits.double().logsumexp(-1, keepdim=True).to(logits.dtype)
+    probabilities = (falling - total).exp()
+    return probabilities.cumsum(-1) - probabilities
 
 
 def min_p_filter(logits: Float[Tensor, "*B V"], min_p: Number) -> Float[Tensor, "*B V"]:
@@ -453,12 +472,9 @@ def _few_candidates(z: Tensor, config: SamplingConfig) -> tuple[Tensor, Tensor] 
     if config.top_k is None and (z.shape[-1] <= FEW or (config.top_p >= 1 and config.min_p == 0)):
         return None
     values, ids = _largest(z, width)
-    total = values if config.top_k is not None else z  # what the probabilities are shares of
-    probabilities = (values - total.logsumexp(-1, keepdim=True)).exp()
-    before = probabilities.cumsum(-1) - probabilities
     kept = torch.ones_like(values, dtype=torch.bool)
-    if config.top_p < 1:
-        kept &= before < config.top_p
+    if config.top_p < 1:  # of what top_k has left
+        kept &= probability_before(values, z if config.top_k is None else values) < config.top_p
     if config.min_p > 0:
         kept &= values >= values[:, :1] + math.log(config.min_p)
     kept[:, 0] = True

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from gptbook.arguments import checked_integer
 from gptbook.config import check_choice
-from gptbook.generation import Evaluating, FinishReason, GenerationConfig, Row, Writer, make_cache
+from gptbook.generation import FinishReason, GenerationConfig, Row, Writer
 from gptbook.kv_cache import KVCache
 from gptbook.model import GPT
+from gptbook.readers import Evaluating, make_cache
 from gptbook.sampling import (
     ACCEPT_STREAM,
     DRAFT_STREAM,

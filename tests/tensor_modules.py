@@ -2,6 +2,7 @@
 
 TENSOR_MODULES = (
     "gptbook.attention",
+    "gptbook.beam_search",
     "gptbook.checkpoint",
     "gptbook.data",
     "gptbook.device",
@@ -14,6 +15,7 @@ TENSOR_MODULES = (
     "gptbook.model",
     "gptbook.optim",
     "gptbook.positions",
+    "gptbook.readers",
     "gptbook.sampling",
     "gptbook.speculative",
     "gptbook.trainer",

@@ -162,6 +162,18 @@ def test_a_conversation_is_kept_taken_back_and_begun_anew(chat: Chat) -> None:
     assert command(chat, "/quit") is None
 
 
+def test_a_message_is_changed_or_left(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command(chat, "/edit") == ""
+    say(chat, "Hello.")
+    before = list(chat.messages)
+    monkeypatch.setattr("builtins.input", lambda prompt: "")
+    assert command(chat, "/edit") == ""
+    assert chat.messages == before
+    monkeypatch.setattr("builtins.input", lambda prompt: "Goodbye.")
+    assert command(chat, "/edit") == "Goodbye."
+    assert chat.messages == []
+
+
 def test_a_retry_has_another_seed_and_a_new_program_the_same(chat: Chat, run: str) -> None:
     replies = [say(chat, "Hi")]
     for _ in range(3):

@@ -241,8 +241,11 @@ def test_greedy_takes_the_lower_of_equal_ids() -> None:
 def test_the_smallest_temperature_is_greedy_and_the_largest_uniform() -> None:
     logits = torch.tensor([[1.0, 1.5, -40.0, 1.4999]])
     assert drawn(logits, SamplingConfig(temperature=1e-300), 50).ids.tolist() == [1] * 50
-    hot = apply_temperature(logits, 1e30).softmax(-1)
-    assert hot[0].tolist() == pytest.approx([0.25] * 4)
+    for temperature in (1e30, 1e300):
+        hot = apply_temperature(logits, temperature).softmax(-1)
+        assert hot[0].tolist() == pytest.approx([0.25] * 4)
+    filtered = torch.tensor([[1.0, -INF, 0.0]])
+    assert apply_temperature(filtered, 1e300).softmax(-1)[0].tolist() == [0.5, 0, 0.5]
 
 
 def test_temperature_zero_in_the_filter_is_refused() -> None:
@@ -274,6 +277,17 @@ def test_top_p_keeps_the_shortest_list_that_has_the_share() -> None:
     assert kept(top_p_filter(logits, 1.0)) == [0, 1, 2, 3]
     equal = torch.zeros(1, 10)
     assert kept(top_p_filter(equal, 0.35)) == [0, 1, 2, 3]
+
+
+def test_an_exact_share_is_no_matter_of_rounding() -> None:
+    """Of 160 equal ids 80 have just a half: both ways have to sum so that the same ones stay."""
+    logits = torch.cat([torch.zeros(1, 160), torch.full((1, 60), -INF)], 1)
+    logits[0, 3] = 1e-8
+    config = SamplingConfig(top_p=0.5, temperature=1e-3)
+    where: dict[str, Any] = {"seeds": seed_tensor([1] * 300), "positions": torch.arange(300)}
+    rows = logits.expand(300, -1)
+    slow = sample_reference(rows, config, **where)
+    assert sample(rows, config, **where).ids.tolist() == slow.ids.tolist()
 
 
 def test_min_p_is_a_share_of_the_largest() -> None:
@@ -410,6 +424,7 @@ def test_filters_agree_with_transformers(seed: int, size: int) -> None:
         ({"min_p": -0.1}, ValueError),
         ({"repetition_penalty": 0.0}, ValueError),
         ({"presence_penalty": INF}, ValueError),
+        ({"presence_penalty": 1e39}, ValueError),
         ({"frequency_penalty": True}, TypeError),
     ],
 )

@@ -18,6 +18,12 @@ HELP = """\
   /quit   end (so does Ctrl-D)
 Ctrl-C stops a reply; at the prompt it ends the program."""
 
+TINYWORLD_HINT = """\
+It knows TinyWorld and nothing else. Try:
+  Tell a short story about George and a wooden spoon.
+  What is five times seven?
+  Copy this list: y, g."""
+
 PLAIN_NAMES = {"user": "User", "assistant": "Assistant", "system": "System"}
 
 
@@ -104,7 +110,8 @@ def talk(chat: Chat) -> None:
         import readline  # noqa: F401 - gives input() editing and a history
     if sys.stdin.isatty():
         parameters = sum(p.numel() for p in chat.loaded.model.parameters())
-        print(f"A model of {parameters:,} parameters. /help says what you can do.\n")
+        print(f"A model of {parameters:,} parameters. /help says what you can do.")
+        print(TINYWORLD_HINT + "\n" if chat.loaded.speaks_markup else "")
     while (text := read_line()) is not None:
         if text.startswith("/"):
             text = command(chat, text)
@@ -119,9 +126,11 @@ def read_line(text: str = "") -> str | None:
     try:
         with prefilled(text):
             return input("> " if sys.stdin.isatty() else "").strip()
-    except EOFError:
+    except (EOFError, KeyboardInterrupt) as ending:
         if sys.stdin.isatty():
-            print()
+            print()  # whatever comes next begins a line
+        if isinstance(ending, KeyboardInterrupt):
+            raise
         return None
 
 
@@ -153,16 +162,27 @@ def command(chat: Chat, text: str) -> str | None:
         case "/retry":
             return chat.undo() or ""
         case "/edit":
-            said = chat.undo()
-            if said is not None:
-                return read_line(said) or ""
-            print("nothing to change yet")
+            return edited(chat)
         case "/show":
             for message in chat.messages:
                 print(f"{message.role}: {message.text}")
         case _:
             print(HELP)
     return ""
+
+
+def edited(chat: Chat) -> str:
+    """Return the user's last message, changed; or "" if there is none, or it is left empty."""
+    kept = chat.messages[-2:]
+    said = chat.undo()
+    if said is None:
+        print("nothing to change yet")
+        return ""
+    text = read_line(said)
+    if not text:
+        chat.messages += kept
+        print("nothing changed")
+    return text or ""
 
 
 def answer(chat: Chat, text: str) -> None:

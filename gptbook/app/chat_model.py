@@ -1,6 +1,7 @@
 """The chat model that the book trains itself, once, and keeps in the cache."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -15,20 +16,31 @@ if TYPE_CHECKING:
 VERSION = 1
 """Part of the folder's name: a later version of the recipe trains anew."""
 
+CONTEXT_LENGTH = 256
+"""At least so many tokens, for a few questions and answers."""
+
 
 def chat_config() -> "TrainConfig":
-    """Return less than two minutes of two cores on TinyWorld's conversations."""
-    from gptbook.config import small_model
-    from gptbook.train_config import DataConfig, OptimConfig, ScheduleConfig, TrainConfig
+    """Return the preset tinyworld-cpu for conversations, with two thirds of its steps.
 
-    return TrainConfig(
-        model=small_model(4, 4, 128, vocab_size=1024, context_length=256),
-        data=DataConfig("tinyworld", n_documents=8000, kind="chat", vocab_size=1024),
-        steps=400,
-        batch_size=16,
-        optim=OptimConfig("muon", lr=5e-3, muon_lr=1e-2),
-        schedule=ScheduleConfig("stable-decay", warmup_steps=20, decay_steps=200, floor=0.0),
+    That leaves room in two minutes of two cores for preparing the data.
+    """
+    from gptbook.train_config import train_preset
+
+    preset = train_preset("tinyworld-cpu")
+    context_length = max(CONTEXT_LENGTH, preset.context_length)
+    schedule = preset.schedule
+    return replace(
+        preset,
+        model=replace(preset.model, context_length=context_length),
+        context_length=context_length,
+        batch_size=max(1, preset.batch_size * preset.context_length // context_length),
+        data=replace(preset.data, kind="chat", validation=0.01),
+        steps=preset.steps * 2 // 3,
+        schedule=replace(schedule, decay_steps=schedule.decay_steps * 2 // 3),
         log_every=5,
+        eval_every=0,
+        eval_stride=None,
         checkpoint_every=100,
         keep_checkpoints=1,
         precision="float32",
