@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch05_blocks.common import difference, form_problem, same
-from gptbook.grading.ch07_generation.common import normal
 from gptbook.grading.compare import show
 from gptbook.grading.exercise import Args, Check, Kind, source_of
+from gptbook.grading.tensors import difference, form_problem, normal, same
 
 
 def read(
     model: dict[str, Tensor], cache: dict[str, Tensor] | None, new: list[list[int]]
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Read new ids behind what the cache holds; return the logits (B, V) behind each row, and it."""
+    """Read new ids of each row; return the logits (B, V) behind them, and the cache."""
     n_layer, width, _ = model["query"].shape
     context = len(model["positions"])
     if cache is None:
@@ -202,7 +201,7 @@ CHECKS = (
     _right(DECODE, points=3, draw=draw_decode, hint=2),
     _right(PIECES, points=2, draw=draw_pieces, hint=2),
     _right(TOGETHER, points=3, draw=draw_together, hint=4),
-    Check(ONCE, Kind.BEHAVIOR, 1, draw_long, reads_once, probe="carry", same=same_cost, hint=2),
+    Check(ONCE, Kind.BEHAVIOR, 3, draw_long, reads_once, probe="carry", same=same_cost, hint=2),
 )
 
 REFERENCE = source_of(read)

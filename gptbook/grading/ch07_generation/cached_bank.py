@@ -1,9 +1,10 @@
 """Exercise 7.3: reading with a cache: its mistakes and styles."""
 
 from gptbook.grading.ch07_generation.cached import CHECKS, REFERENCE
-from gptbook.grading.ch07_generation.common import BOOK, PRELOAD, SECTIONS
+from gptbook.grading.ch07_generation.common import BOOK, SECTIONS
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 DECODE = SECTIONS["decode"]
 
@@ -145,7 +146,7 @@ MISTAKES = (
         "You keep the ids and compute all keys and values anew at each call. Keep the keys and "
         "values, so that a token is read once.",
         DECODE,
-        1,
+        3,
         edited(
             REFERENCE,
             (

@@ -1,4 +1,4 @@
-"""What the exercises of chapter 7 share: headings, shortcuts, what is loaded, tensors."""
+"""What the exercises of chapter 7 share: headings, shortcuts, logits."""
 
 import random
 from collections.abc import Mapping
@@ -22,23 +22,18 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
 )
 """Headings of the chapter's three pages by what they are about."""
 
-PRELOAD = ("numpy", "torch")
-
 BOOK = (
     "gptbook.sampling",
+    "gptbook.readers",
+    "gptbook.text_stream",
     "gptbook.generation",
+    "gptbook.beam_search",
     "gptbook.speculative",
     "gptbook.kv_cache",
     "transformers",
     "vllm",
 )
 """Modules that have the answers."""
-
-
-def normal(stream: random.Random, *shape: int) -> Tensor:
-    """Normal numbers in float32."""
-    generator = torch.Generator().manual_seed(stream.getrandbits(62))
-    return torch.randn(shape, generator=generator)
 
 
 def shuffled(stream: random.Random, row: Tensor) -> Tensor:

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch05_blocks.common import difference, form_problem
 from gptbook.grading.ch07_generation.common import distinct, shuffled
-from gptbook.grading.compare import Tolerance, rounding
 from gptbook.grading.exercise import Args, Check, Kind, source_of
+from gptbook.grading.tensors import difference, form_problem, same
 
 
 def keep_head(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
@@ -135,9 +134,6 @@ def draw_many(stream: random.Random) -> list[Args]:
 
 # --- verdicts ---
 
-# Exponentials, sums and quotients of numbers near 1.
-FLOAT32: Tolerance = rounding("float32", 200)
-
 
 def wide_head(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
     """The probabilities in float64, id by id."""
@@ -168,7 +164,7 @@ def is_right(args: Args, value: Any) -> str | None:
         kept, right = _ids(got), _ids(wanted)
         if kept != right:
             return f"keeps the ids {kept} in row {row}, expected {right}"
-    return difference(expected, value, FLOAT32)
+    return difference(expected, value)
 
 
 def _ids(row: Tensor) -> list[int]:
@@ -177,7 +173,7 @@ def _ids(row: Tensor) -> list[int]:
 
 def same_head(a: Any, b: Any) -> bool:
     """Whether two answers keep the same ids with the same probabilities."""
-    return bool(((a != 0) == (b != 0)).all()) and difference(a, b, FLOAT32) is None
+    return bool(((a != 0) == (b != 0)).all()) and same(a, b)
 
 
 FORM = "returns a tensor like the logits; changes nothing"

@@ -1,9 +1,10 @@
 """Exercise 7.2: top-k and top-p: its mistakes and styles."""
 
-from gptbook.grading.ch07_generation.common import BOOK, PRELOAD, SECTIONS
+from gptbook.grading.ch07_generation.common import BOOK, SECTIONS
 from gptbook.grading.ch07_generation.cutting import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 TAIL, ORDER = SECTIONS["tail"], SECTIONS["order"]
 

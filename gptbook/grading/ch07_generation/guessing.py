@@ -1,9 +1,10 @@
 """Exercise 7.5: speculative decoding that keeps the distribution: its checks.
 
-Some checks count what comes in many calls. A category with the probability p comes in a share s of
-n calls, or one further from p, with a probability of at most 2 exp(-n KL(s, p)) (Chernoff's bound),
-where KL is the divergence of the two coins. So where n KL(s, p) is above ln(2 k / FALSE_ALARM) in
-one of k categories, the function is wrong, or something with a probability of FALSE_ALARM happened.
+Some checks count what comes in many calls. If a category has the probability p and
+comes in a share s of n calls, then n KL(s, p), where KL is the divergence of the two coins, is t or
+more with a probability of at most 2 exp(-t) (Chernoff's bound). So where it is above
+ln(2 k / FALSE_ALARM) in one of k categories, the function is wrong, or something happened that has
+the probability FALSE_ALARM.
 """
 
 import math
@@ -17,7 +18,7 @@ from gptbook.grading.compare import show
 from gptbook.grading.exercise import Args, Check, Kind, source_of
 
 FALSE_ALARM = 1e-9
-"""The probability that a check which counts fails a right function, at most."""
+"""The probability that a case which counts fails a right function, at most."""
 
 
 def pick(weights: list[float], numbers: random.Random) -> int:

@@ -1,9 +1,10 @@
 """Exercise 7.5: speculative decoding that keeps the distribution: its mistakes and styles."""
 
-from gptbook.grading.ch07_generation.common import BOOK, PRELOAD, SECTIONS
+from gptbook.grading.ch07_generation.common import BOOK, SECTIONS
 from gptbook.grading.ch07_generation.guessing import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 GUESS, PROOF = SECTIONS["guess"], SECTIONS["proof"]
 
@@ -42,8 +43,8 @@ MISTAKES = (
     ),
     Mistake(
         "What is missing does not sum to 1",
-        "You throw a dart between 0 and 1 at pieces that are shorter together, and what misses them "
-        "goes to one id. Scale them, or the dart.",
+        "You throw a dart between 0 and 1 at pieces that are shorter together, and what misses "
+        "them goes to one id. Scale them, or the dart.",
         GUESS,
         2,
         edited(REFERENCE, (DART, "dart = numbers.random()")),

@@ -4,6 +4,7 @@ import codecs
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from gptbook.grading.compare import show
@@ -62,7 +63,7 @@ def cut(stream: random.Random, data: bytes, longest: int) -> list[bytes]:
 def cut_at(data: bytes, places: Iterable[int]) -> list[bytes]:
     """Cut bytes at these places."""
     ends = [0, *sorted(set(places)), len(data)]
-    return [data[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(ends)]
 
 
 def draw_plain(stream: random.Random) -> list[Args]:

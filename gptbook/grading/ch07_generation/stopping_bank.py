@@ -69,8 +69,8 @@ MISTAKES = (
     ),
     Mistake(
         "Too little is held back",
-        "Of the beginnings that fit you take the shortest, and the longer one is shown. The longest "
-        "must wait.",
+        "Of the beginnings that fit you take the shortest, and the longer one is shown. The "
+        "longest must wait.",
         STOP,
         3,
         edited(REFERENCE, (HELD, HELD.replace("max(", "min("))),
@@ -86,8 +86,8 @@ MISTAKES = (
     ),
     Mistake(
         "A new beginning is missed",
-        "When what is held back does not go on as expected, you let all of it go, but a stop string "
-        "may have begun inside of it. Look for the longest end that is a beginning again.",
+        "When what is held back does not go on as expected, you let all of it go, but a stop "
+        "string may have begun inside of it. Look for the longest end that is a beginning again.",
         STOP,
         3,
         edited(
@@ -163,8 +163,8 @@ MISTAKES = (
     ),
     Mistake(
         "The stop string must be the end",
-        "You look whether the text ends with a stop string, but a token may go on behind it. Search "
-        "for it anywhere.",
+        "You look whether the text ends with a stop string, but a token may go on behind it. "
+        "Search for it anywhere.",
         STOP,
         3,
         edited(
@@ -274,7 +274,7 @@ def stream_text(pieces, stops):
             yield waiting[: min(places)]
             return
         n = len(waiting)
-        while n and any(waiting[i:] == s[: len(waiting) - i] for s in stops for i in [len(waiting) - n]) is False:
+        while n and not any(s.startswith(waiting[len(waiting) - n :]) for s in stops):
             n -= 1
         yield waiting[: len(waiting) - n]
         waiting = waiting[len(waiting) - n :]

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch05_blocks.common import difference, form_problem, same
-from gptbook.grading.ch07_generation.common import distinct, normal
+from gptbook.grading.ch07_generation.common import distinct
 from gptbook.grading.compare import show
 from gptbook.grading.exercise import Args, Check, Kind, source_of
+from gptbook.grading.tensors import difference, form_problem, normal, same
 
 
 def at_temperature(logits: Tensor, temperature: float) -> Tensor:

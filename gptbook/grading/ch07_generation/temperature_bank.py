@@ -1,9 +1,10 @@
 """Exercise 7.1: temperature and its limits: its mistakes and styles."""
 
-from gptbook.grading.ch07_generation.common import BOOK, PRELOAD, SECTIONS
+from gptbook.grading.ch07_generation.common import BOOK, SECTIONS
 from gptbook.grading.ch07_generation.temperature import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 TEMPERATURE, CHOICE = SECTIONS["temperature"], SECTIONS["choice"]
 
