@@ -30,7 +30,7 @@ def keep_head(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
 
 # --- inputs: logits (B, V), top_k, top_p ---
 
-MARGIN = 0.02  # between top_p and every sum of probabilities
+MARGIN = 0.002  # between top_p and every sum of probabilities
 
 
 def draw_rows(stream: random.Random, n_rows: int, size: int, apart: float = 0.3) -> Tensor:
@@ -47,7 +47,7 @@ def sums(logits: Tensor, top_k: int | None) -> Tensor:
 def draw_top_p(stream: random.Random, logits: Tensor, top_k: int | None = None) -> float:
     """A top_p that is near no sum, so that rounding decides nothing."""
     while True:
-        top_p = round(stream.uniform(0.3, 0.9), 2)
+        top_p = round(stream.uniform(0.3, 0.9), 3)
         if ((sums(logits, top_k) - top_p).abs() > MARGIN).all():
             return top_p
 
@@ -140,7 +140,8 @@ def wide_head(logits: Tensor, top_k: int | None, top_p: float) -> Tensor:
     result = torch.zeros(logits.shape, dtype=torch.float64)
     for row, out in zip(logits.double(), result, strict=True):
         ids = sorted(range(len(row)), key=lambda i: (-row[i].item(), i))[:top_k]
-        kept, before = [], 0.0
+        kept: list[int] = []
+        before = 0.0
         for i, share in zip(ids, row[ids].softmax(0).tolist(), strict=True):
             if not kept or before < top_p or top_p >= 1:
                 kept.append(i)
