@@ -214,7 +214,16 @@ def test_an_edited_module_is_carried_back_and_exports_to_itself(
             text = random_edit(edited[module], rng)
             edited[module] = format_modules(root, {module: text})[module]
         (root / module).write_text(edited[module], encoding="utf-8")
-    carry_back(root)
+    chapters = [chapter.text for chapter in read_chapters(root)]
+    refusal = ""
+    try:
+        carry_back(root)
+    except ExportError as error:
+        refusal = str(error)
+    if refusal:  # about one draw in 150: two edits of neighbors at a cell's border
+        assert "it is not clear which go where" in refusal
+        assert [chapter.text for chapter in read_chapters(root)] == chapters
+        return
     assert check(root) == []
     assert export(root) == []
     for module in modules:  # the header names fewer chapters where all of one's text is gone
@@ -419,6 +428,20 @@ def test_back_keeps_an_imports_comment_when_its_cell_is_removed(tmp_path: Path) 
     carry_back(root)
     assert sources(root) == ["import re  # patterns\n\nX = re.A"]
     assert check(root) == []
+
+
+def test_back_keeps_the_comment_at_one_of_several_names_when_their_cell_is_removed(
+    tmp_path: Path,
+) -> None:
+    plain = "from typing import Any, overload\n\nX = [Any, overload]"
+    commented = "from typing import (\n    Any,\n    cast,  # for types\n)\n\nY = [Any, cast]"
+    root = make_book(tmp_path, {"01_a": [(CONFIG, plain)], "02_b": [(CONFIG, commented)]})
+    export(root)
+    edited = read(root, CONFIG).replace("\n\nY = [Any, cast]", "").rstrip("\n") + "\n"
+    (root / CONFIG).write_text(edited)
+    carry_back(root)
+    assert check(root) == []
+    assert "cast,  # for types" in read(root, CONFIG)
 
 
 def test_back_leaves_a_new_statement_with_what_it_stands_close_to(tmp_path: Path) -> None:

@@ -29,10 +29,10 @@ from book.tools.export_parse import (
     replace_sources,
 )
 from book.tools.export_record import known_texts, remember
-from book.tools.export_rules import Import, Parts, bindings, defined_names, split
+from book.tools.export_rules import Import, ImportKind, Parts, bindings, defined_names, split
 from book.tools.project import write_if_changed
 
-Atom = tuple[str, str]  # an import, mostly of one name: its kind, and its statement
+Atom = tuple[ImportKind, str]  # an import, mostly of one name: its kind, and its statement
 
 
 def carry_back(root: Path) -> list[str]:
@@ -326,6 +326,7 @@ def _deal_imports(
     wanted = _atoms(whole.imports)
     kept = {i: _restrict(parts[i].imports, wanted) for i in bodies}
     _keep_comments(kept, whole)
+    _keep_inner_comments(kept, parts, whole)
     present = {atom for i in bodies for atom in _atoms(parts[i].imports)}
     missing = [atom for atom in wanted if atom not in present]
     new: list[Atom] = []
@@ -351,6 +352,38 @@ def _keep_comments(kept: Mapping[int, list[Atom]], whole: Parts) -> None:
             if atoms[0] in kept[i]:
                 kept[i][kept[i].index(atoms[0])] = text
                 break
+
+
+def _keep_inner_comments(
+    kept: Mapping[int, list[Atom]], parts: Sequence[Parts], whole: Parts
+) -> None:
+    """Give a removed cell's commented import of several names to a cell that has one of them.
+
+    The formatter merges it with the import that stands there, and the comment stays at its name.
+    """
+    wanted = {comment for found in whole.imports for comment in _comments(found.text)}
+    there = {comment for atoms in kept.values() for _, text in atoms for comment in _comments(text)}
+    for part in (part for i, part in enumerate(parts) if i not in kept):
+        for found in part.imports:
+            atoms, lost = set(_atoms([found])), (_comments(found.text) & wanted) - there
+            home = next((i for i in sorted(kept) if atoms & _parsed_atoms(kept[i])), None)
+            if len(atoms) > 1 and lost and atoms <= set(_atoms(whole.imports)) and home is not None:
+                kept[home].append((found.kind, found.text))
+                there |= lost
+
+
+def _parsed_atoms(imports: Iterable[Atom]) -> set[Atom]:
+    """Return imports as they stand in a cell one name at a time."""
+    return {
+        atom
+        for kind, text in imports
+        for atom in _atoms([Import(kind, text, 0, ast.parse(text).body[0])])
+    }
+
+
+def _comments(text: str) -> set[str]:
+    """Return the comments in an import statement, which has no other place for a number sign."""
+    return {line.partition("#")[2] for line in text.split("\n") if "#" in line}
 
 
 def _used(body: str, imports: Iterable[Atom]) -> set[str]:

@@ -313,10 +313,10 @@ def _alike(a: Outcome, b: Outcome) -> bool:
 
 
 def _call_text(check: Check, function: str, args: Args) -> str:
-    if check.probe in ("call_each", "measure"):
+    if check.probe in ("call_each", "measure", "repeat", "carry"):
         return f"`{function}`"
     shown = [show(arg, _ARGUMENT_CHARACTERS) for arg in args]
-    if check.probe == "interleave":
+    if check.probe in ("interleave", "drain"):
         shown[0] = f"iter({shown[0]})"
     text = ", ".join(shown)
     return f"`{function}({text})`" if len(text) <= _CALL_CHARACTERS else f"`{function}`"

@@ -1,14 +1,13 @@
-"""What the exercises of chapter 3 share: headings, shortcuts, tolerances, tensors."""
+"""What the exercises of chapter 3 share: headings, shortcuts, tensors."""
 
-import random
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from gptbook.grading.compare import Tolerance, difference, rounding, same, show
+from gptbook.grading.compare import Tolerance, difference, show
+from gptbook.grading.tensors import same
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -25,8 +24,6 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
 )
 """Headings by what they are about; the last five are of the page on rotary positions."""
 
-PRELOAD = ("numpy", "torch")
-
 READY_MADE = (
     "gptbook.layers",
     "gptbook.positions",
@@ -38,15 +35,6 @@ READY_MADE = (
     "x_transformers",
 )
 """Modules that have the answers."""
-
-# A reader may compute in float32; each mistake is wrong by more than 1 in 1,000.
-CLOSE = rounding("float32", 200)
-
-
-def normal(stream: random.Random, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A tensor of normally distributed numbers."""
-    generator = torch.Generator().manual_seed(stream.getrandbits(62))
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def is_float_tensor(value: object, shape: Sequence[int]) -> str | None:
@@ -60,14 +48,9 @@ def is_float_tensor(value: object, shape: Sequence[int]) -> str | None:
     return None
 
 
-def near(a: Any, b: Any) -> bool:
-    """Whether two answers are the same but for the rounding of float32."""
-    return same(a, b, CLOSE)
-
-
 def near_and_alike(a: Any, b: Any) -> bool:
     """Whether two answers are the same but for rounding, and tensors of one dtype."""
-    return getattr(a, "dtype", None) == getattr(b, "dtype", None) and near(a, b)
+    return getattr(a, "dtype", None) == getattr(b, "dtype", None) and same(a, b)
 
 
 def first_difference(expected: Tensor, got: Tensor, tolerance: Tolerance) -> tuple[int, ...] | None:

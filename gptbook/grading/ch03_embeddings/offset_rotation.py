@@ -8,15 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch03_embeddings.common import (
-    CLOSE,
-    first_difference,
-    is_float_tensor,
-    near,
-    near_and_alike,
-)
-from gptbook.grading.compare import Tolerance, difference, same, show
+from gptbook.grading.ch03_embeddings.common import first_difference, is_float_tensor, near_and_alike
+from gptbook.grading.compare import Tolerance, difference, show
 from gptbook.grading.exercise import Args, Check, Draw, Kind, source_of
+from gptbook.grading.tensors import FLOAT32, same
 
 
 def offset_matrix(d_model: int, offset: int, base: float = 10000.0) -> Tensor:
@@ -98,7 +93,7 @@ def is_square(args: Args, value: Any) -> str | None:
 
 def is_identity(args: Args, value: Any) -> str | None:
     """An offset of 0 leaves everything as it is."""
-    if difference(torch.eye(args[0]), value, CLOSE) is None:
+    if difference(torch.eye(args[0]), value, FLOAT32) is None:
         return None
     return f"gives {show(value)}, expected the identity: nothing moves"
 
@@ -109,7 +104,7 @@ def turns_encodings(args: Args, value: Any) -> str | None:
     for position in (0, 1, 2, 7, 30, -5):
         expected = encoding(position + offset, d_model, base)
         got = value.double() @ encoding(position, d_model, base)
-        place = first_difference(expected, got, CLOSE)
+        place = first_difference(expected, got, FLOAT32)
         if place is not None:
             return (
                 f"gives M for which (M @ encoding({position}))[{place[0]}] is "
@@ -122,14 +117,14 @@ def turns_encodings(args: Args, value: Any) -> str | None:
 def adds_up(args: Args, value: Any) -> str | None:
     """One offset after another is the sum of both; for the probe `call_each`."""
     first, second, both = (matrix.double() for matrix in value)
-    found = difference(first @ second, both, CLOSE)
+    found = difference(first @ second, both, FLOAT32)
     (_, j, _), (_, k, _), _ = args
     return None if found is None else f"gives M({j}) @ M({k}) that is not M({j + k}): {found}"
 
 
 def is_the_matrix(args: Args, value: Any) -> str | None:
     """Every number of the matrix."""
-    found = difference(offset_matrix(*args), value, CLOSE)
+    found = difference(offset_matrix(*args), value, FLOAT32)
     return None if found is None else f"gives a matrix that {found}"
 
 
@@ -165,7 +160,7 @@ def _check(
     **options: Any,
 ) -> Check:
     needs = (FORM,) if name != FORM else ()
-    return Check(name, kind, points, draw, verify, needs, hint=hint, **{"same": near, **options})
+    return Check(name, kind, points, draw, verify, needs, hint=hint, **{"same": same, **options})
 
 
 CHECKS = (

@@ -1,9 +1,10 @@
 """Exercise 3.2: wrong and other right matrices of an offset."""
 
-from gptbook.grading.ch03_embeddings.common import PRELOAD, READY_MADE, SECTIONS
+from gptbook.grading.ch03_embeddings.common import READY_MADE, SECTIONS
 from gptbook.grading.ch03_embeddings.offset_rotation import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 SINUSOIDS, CLOCK = SECTIONS["sinusoids"], SECTIONS["clock"]
 

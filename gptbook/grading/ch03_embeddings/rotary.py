@@ -7,16 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch03_embeddings.common import (
-    CLOSE,
-    first_difference,
-    is_float_tensor,
-    near,
-    near_and_alike,
-    normal,
-)
-from gptbook.grading.compare import Tolerance, difference, same
+from gptbook.grading.ch03_embeddings.common import first_difference, is_float_tensor, near_and_alike
+from gptbook.grading.compare import Tolerance, difference
 from gptbook.grading.exercise import Args, Check, Draw, Kind, source_of
+from gptbook.grading.tensors import FLOAT32, normal, same
 
 
 def rotate(x: Tensor, positions: Tensor, base: float = 10000.0) -> Tensor:
@@ -170,7 +164,7 @@ def keeps_scores(_: Args, value: Sequence[Tensor]) -> str | None:
     """Moving query and key together leaves their product; for the probe `call_each`."""
     q, k, moved_q, moved_k = (vector.double().reshape(-1) for vector in value)
     score, moved = float(q @ k), float(moved_q @ moved_k)
-    if abs(score - moved) > CLOSE.allowed(float(q.norm() * k.norm())):
+    if abs(score - moved) > FLOAT32.allowed(float(q.norm() * k.norm())):
         return (
             f"gives a query and a key whose product is {score:.4f}, and {moved:.4f} when both are "
             "moved by the same number of places"
@@ -182,7 +176,7 @@ def keeps_lengths(args: Args, value: Sequence[Tensor]) -> str | None:
     """A vector that is turned is as long as before."""
     for (vector, position, _), got in zip(args, value, strict=True):
         before, after = float(vector.double().norm()), float(got.double().norm())
-        if abs(before - after) > CLOSE.allowed(before):
+        if abs(before - after) > FLOAT32.allowed(before):
             return (
                 f"gives a vector of length {after:.4f} for one of length {before:.4f} at position "
                 f"{int(position[0])}"
@@ -205,11 +199,11 @@ def passes_gradients(args: Args, value: Any) -> str | None:
     if gradient is None:
         return "gives a result from which no gradient flows back to x"
     x, positions, base = args
-    problem = _wrong_place(args, turned, rotated(*args), CLOSE)
+    problem = _wrong_place(args, turned, rotated(*args), FLOAT32)
     if problem:
         return problem
     weights = torch.cos(torch.arange(x.numel(), dtype=torch.float64)).reshape(x.shape)
-    found = difference(rotated(weights, positions, base, sign=-1), gradient, CLOSE)
+    found = difference(rotated(weights, positions, base, sign=-1), gradient, FLOAT32)
     return None if found is None else f"gives a result whose gradient is wrong: {found}"
 
 
@@ -244,10 +238,10 @@ def _check(
     **options: Any,
 ) -> Check:
     needs = (FORM,) if name != FORM else ()
-    return Check(name, kind, points, draw, verify, needs, hint=hint, **{"same": near, **options})
+    return Check(name, kind, points, draw, verify, needs, hint=hint, **{"same": same, **options})
 
 
-CLOSELY, FAR = is_turned(CLOSE), is_turned(FAR_ANGLES)
+CLOSELY, FAR = is_turned(FLOAT32), is_turned(FAR_ANGLES)
 
 CHECKS = (
     _check(FORM, Kind.CONTRACT, 1, draw_plain, has_the_form, 1, same=near_and_alike),

@@ -1,9 +1,10 @@
 """Exercise 3.3: wrong and other right ways to turn queries and keys."""
 
-from gptbook.grading.ch03_embeddings.common import PRELOAD, READY_MADE, SECTIONS
+from gptbook.grading.ch03_embeddings.common import READY_MADE, SECTIONS
 from gptbook.grading.ch03_embeddings.rotary import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 ROTARY, POSITIONS, LAYOUT = SECTIONS["rotary"], SECTIONS["positions"], SECTIONS["layout"]
 

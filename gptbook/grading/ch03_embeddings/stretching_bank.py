@@ -1,9 +1,10 @@
 """Exercise 3.4: wrong and other right ways to stretch rotary positions."""
 
-from gptbook.grading.ch03_embeddings.common import PRELOAD, READY_MADE, SECTIONS
+from gptbook.grading.ch03_embeddings.common import READY_MADE, SECTIONS
 from gptbook.grading.ch03_embeddings.stretching import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 STRETCHING, BEYOND, ROTARY = SECTIONS["stretching"], SECTIONS["beyond"], SECTIONS["rotary"]
 

@@ -7,16 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch03_embeddings.common import (
-    CLOSE,
-    first_difference,
-    is_float_tensor,
-    near,
-    near_and_alike,
-    normal,
-)
+from gptbook.grading.ch03_embeddings.common import first_difference, is_float_tensor, near_and_alike
 from gptbook.grading.compare import difference, rounding, show
 from gptbook.grading.exercise import Args, Check, Draw, Kind, source_of
+from gptbook.grading.tensors import FLOAT32, normal, same
 
 
 def embedding_gradient(
@@ -157,7 +151,7 @@ def is_double(args: Args, value: Any) -> str | None:
 def keeps_the_total(args: Args, value: Any) -> str | None:
     """All tokens' gradients are somewhere in the table."""
     got, expected = value.sum(0), args[1].double().sum((0, 1))
-    found = difference(expected, got, CLOSE)
+    found = difference(expected, got, FLOAT32)
     if found is None:
         return None
     return (
@@ -181,9 +175,9 @@ def leaves_others_zero(args: Args, value: Any) -> str | None:
 def is_the_gradient(args: Args, value: Any) -> str | None:
     """The whole table."""
     expected = expected_table(*args)
-    place = first_difference(expected, value, CLOSE)
+    place = first_difference(expected, value, FLOAT32)
     if place is None:
-        return difference(expected, value, CLOSE)
+        return difference(expected, value, FLOAT32)
     token, count = place[0], int((args[0] == place[0]).sum())
     times = {0: "which does not occur", 1: "which occurs once"}.get(
         count, f"which occurs {count} times"
@@ -216,7 +210,7 @@ def _check(
 ) -> Check:
     needs = (FORM,) if name != FORM else ()
     return Check(
-        name, kind, points, draw, verify, needs, legal=legal, hint=hint, **{"same": near, **options}
+        name, kind, points, draw, verify, needs, legal=legal, hint=hint, **{"same": same, **options}
     )
 
 

@@ -1,9 +1,10 @@
 """Exercise 3.1: wrong and other right ways to the gradient of a table."""
 
-from gptbook.grading.ch03_embeddings.common import PRELOAD, READY_MADE, SECTIONS
+from gptbook.grading.ch03_embeddings.common import READY_MADE, SECTIONS
 from gptbook.grading.ch03_embeddings.table_gradient import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 LOOKUP, LEARNING = SECTIONS["lookup"], SECTIONS["learning"]
 

@@ -8,18 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch04_attention.common import (
-    COARSE,
-    FLOAT32,
-    difference,
-    form_problem,
-    normal,
-    same,
-    some,
-    whole,
-)
+from gptbook.grading.ch04_attention.common import COARSE, some, whole
 from gptbook.grading.compare import Tolerance, show
 from gptbook.grading.exercise import Args, Check, Kind, Verify, source_of
+from gptbook.grading.tensors import FLOAT32, difference, form_problem, normal, same
 
 NAMES = ("dq", "dk", "dv")
 

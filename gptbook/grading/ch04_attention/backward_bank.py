@@ -1,9 +1,10 @@
 """Exercise 4.5: the backward pass of attention, by hand: its mistakes and styles."""
 
 from gptbook.grading.ch04_attention.backward import CHECKS, REFERENCE
-from gptbook.grading.ch04_attention.common import BOOK, LAYER, PRELOAD, SDPA, SECTIONS
+from gptbook.grading.ch04_attention.common import BOOK, LAYER, SDPA, SECTIONS
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 BACKWARD, SCALE, MASK = SECTIONS["backward"], SECTIONS["scale"], SECTIONS["mask"]
 BLIND = SECTIONS["blind"]

@@ -1,8 +1,9 @@
 """Exercise 4.3: grouped-query attention with a sliding window: its mistakes and styles."""
 
-from gptbook.grading.ch04_attention.common import FROM_PARTS, PRELOAD, SECTIONS
+from gptbook.grading.ch04_attention.common import FROM_PARTS, SECTIONS
 from gptbook.grading.ch04_attention.grouped import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
+from gptbook.grading.tensors import PRELOAD
 
 GROUPS, WINDOW, CACHE = SECTIONS["groups"], SECTIONS["window"], SECTIONS["cache"]
 SCALE, MASK, DICTIONARY = SECTIONS["scale"], SECTIONS["mask"], SECTIONS["dictionary"]

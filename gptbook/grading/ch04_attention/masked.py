@@ -7,21 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch04_attention.common import (
-    COARSE,
-    FLOAT32,
-    difference,
-    form_problem,
-    like_argument,
-    moved,
-    normal,
-    same,
-    some,
-    whole,
-)
+from gptbook.grading.ch04_attention.common import COARSE, like_argument, moved, some, whole
 from gptbook.grading.compare import Tolerance
 from gptbook.grading.exercise import Args, Check, Kind, oracle, source_of
 from gptbook.grading.probes import gradients
+from gptbook.grading.tensors import FLOAT32, difference, form_problem, normal, same
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
 """Exercise 4.1: attention under a mask: its mistakes and styles."""
 
-from gptbook.grading.ch04_attention.common import BY_HAND, PRELOAD, SECTIONS
+from gptbook.grading.ch04_attention.common import BY_HAND, SECTIONS
 from gptbook.grading.ch04_attention.masked import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
+from gptbook.grading.tensors import PRELOAD
 
 DICTIONARY, SCALE, MASK = SECTIONS["dictionary"], SECTIONS["scale"], SECTIONS["mask"]
 BLIND = SECTIONS["blind"]

@@ -7,16 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch04_attention.common import (
-    FLOAT32,
-    form_problem,
-    like_argument,
-    moved,
-    normal,
-    same,
-)
+from gptbook.grading.ch04_attention.common import like_argument, moved
 from gptbook.grading.exercise import Args, Check, Kind, oracle, source_of
 from gptbook.grading.probes import gradients
+from gptbook.grading.tensors import FLOAT32, form_problem, normal, same
 
 
 def multi_head(x: Tensor, w_qkv: Tensor, w_out: Tensor, n_head: int) -> Tensor:

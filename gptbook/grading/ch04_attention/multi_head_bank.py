@@ -1,8 +1,9 @@
 """Exercise 4.2: causal self-attention with many heads: its mistakes and styles."""
 
-from gptbook.grading.ch04_attention.common import FROM_PARTS, PRELOAD, SECTIONS
+from gptbook.grading.ch04_attention.common import FROM_PARTS, SECTIONS
 from gptbook.grading.ch04_attention.multi_head import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
+from gptbook.grading.tensors import PRELOAD
 
 HEADS, SCALE, MASK = SECTIONS["heads"], SECTIONS["scale"], SECTIONS["mask"]
 DICTIONARY, LAYER = SECTIONS["dictionary"], SECTIONS["layer"]

@@ -9,18 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch04_attention.common import (
-    COARSE,
-    FLOAT32,
-    difference,
-    form_problem,
-    moved,
-    normal,
-    same,
-    some,
-)
+from gptbook.grading.ch04_attention.common import COARSE, moved, some
 from gptbook.grading.compare import Tolerance, show
 from gptbook.grading.exercise import Args, Check, Draw, Kind, Verify, source_of
+from gptbook.grading.tensors import FLOAT32, difference, form_problem, normal, same
 
 
 def online_attention(

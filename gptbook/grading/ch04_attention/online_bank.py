@@ -1,8 +1,9 @@
 """Exercise 4.4: attention over a stream of tiles: its mistakes and styles."""
 
-from gptbook.grading.ch04_attention.common import BY_HAND, PRELOAD, SECTIONS
+from gptbook.grading.ch04_attention.common import BY_HAND, SECTIONS
 from gptbook.grading.ch04_attention.online import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
+from gptbook.grading.tensors import PRELOAD
 
 ONLINE, TILES, SCALE = SECTIONS["online"], SECTIONS["tiles"], SECTIONS["scale"]
 MASK = SECTIONS["mask"]

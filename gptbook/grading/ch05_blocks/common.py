@@ -1,15 +1,13 @@
-"""What the exercises of chapter 5 share: headings, shortcuts, tolerances, tensors, verdicts."""
+"""What the exercises of chapter 5 share: headings, shortcuts, tensors."""
 
 import random
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gptbook.grading import compare
-from gptbook.grading.compare import Tolerance, rounding, show
+from gptbook.grading.tensors import normal
 
 SECTIONS: Mapping[str, str] = MappingProxyType(
     {
@@ -26,11 +24,6 @@ SECTIONS: Mapping[str, str] = MappingProxyType(
 )
 """Headings of the chapter's three pages by what they are about."""
 
-PRELOAD = ("numpy", "torch")
-
-WITH_AUTOGRAD = (*PRELOAD, "torch.fx.experimental.symbolic_shapes")
-"""What the first call of `torch.autograd.grad` imports, a quarter of a second in each process."""
-
 BOOK = (
     "gptbook.layers",
     "gptbook.model",
@@ -42,16 +35,6 @@ BOOK = (
     "liger_kernel",
 )
 """Modules that have the answers."""
-
-# Sums of a few products of numbers near 1, and a root: errors of some 1e-6. Each mistake is wrong
-# by more than 1 in 1,000 of the largest number.
-FLOAT32 = rounding("float32", 200)
-
-
-def normal(stream: random.Random, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Normal numbers."""
-    generator = torch.Generator().manual_seed(stream.getrandbits(62))
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def weights(stream: random.Random, *shape: int) -> Tensor:
@@ -69,29 +52,3 @@ def vectors(stream: random.Random, *shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(stream.getrandbits(62))
     variance, mean = (0.5 + torch.rand(2, *shape[:-1], 1, generator=generator)).unbind()
     return (drawn * (1.2 * variance).sqrt() + mean).float()
-
-
-def same(a: Any, b: Any) -> bool:
-    """Whether two observed values are the same but for rounding."""
-    return compare.same(a, b, FLOAT32)
-
-
-def difference(expected: Any, value: Any, tolerance: Tolerance = FLOAT32) -> str | None:
-    """A predicate that says where a value is wrong; None where it is right."""
-    found = compare.difference(expected, value, tolerance)
-    if found is None:
-        return None
-    whole_value = f"gives {show(value)}, expected {show(expected)}"
-    return whole_value if found.startswith("is ") else f"gives a wrong value: {found}"
-
-
-def form_problem(value: Any, like: Tensor, name: str = "") -> str | None:
-    """Whether a value is a tensor of the shape and dtype of another, as a predicate."""
-    what = f" as {name}" if name else ""
-    if not isinstance(value, Tensor):
-        return f"gives {show(value)}{what}, expected a tensor"
-    if value.shape != like.shape:
-        return f"gives shape {tuple(value.shape)}{what}, expected {tuple(like.shape)}"
-    if value.dtype != like.dtype:
-        return f"gives {value.dtype}{what}, expected {like.dtype}"
-    return None

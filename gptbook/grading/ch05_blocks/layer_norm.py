@@ -7,17 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch05_blocks.common import (
-    FLOAT32,
-    difference,
-    form_problem,
-    normal,
-    same,
-    vectors,
-    weights,
-)
+from gptbook.grading.ch05_blocks.common import vectors, weights
 from gptbook.grading.compare import show
 from gptbook.grading.exercise import Args, Check, Kind, Same, Verify, source_of
+from gptbook.grading.tensors import FLOAT32, difference, form_problem, normal, same
 
 NAMES = ("grad_x", "grad_weight", "grad_bias")
 

@@ -1,9 +1,10 @@
 """Exercise 5.1: the backward pass of LayerNorm, by hand: its mistakes and styles."""
 
-from gptbook.grading.ch05_blocks.common import BOOK, PRELOAD, SECTIONS
+from gptbook.grading.ch05_blocks.common import BOOK, SECTIONS
 from gptbook.grading.ch05_blocks.layer_norm import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 NORM = SECTIONS["norm"]
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptbook.grading.ch05_blocks.common import difference, normal, same
 from gptbook.grading.compare import show
 from gptbook.grading.exercise import Args, Check, Kind, Verify, source_of
+from gptbook.grading.tensors import difference, normal, same
 
 PLAIN = {"wte.weight": "tokens.weight", "wpe.weight": "positions.weight"}
 NORMS = {"ln_1": "attention_norm", "ln_2": "mlp_norm"}

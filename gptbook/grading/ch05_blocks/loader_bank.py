@@ -1,9 +1,10 @@
 """Exercise 5.5: GPT-2's tensors under other names: mistakes and styles."""
 
-from gptbook.grading.ch05_blocks.common import BOOK, PRELOAD, SECTIONS
+from gptbook.grading.ch05_blocks.common import BOOK, SECTIONS
 from gptbook.grading.ch05_blocks.loader import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 NAMES, TRANSPOSED, TIED = SECTIONS["names"], SECTIONS["transposed"], SECTIONS["tied"]
 

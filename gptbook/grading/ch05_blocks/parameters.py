@@ -5,9 +5,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from gptbook.grading.ch05_blocks.common import same
 from gptbook.grading.compare import show
 from gptbook.grading.exercise import Args, Check, Draw, Kind, Verify, source_of
+from gptbook.grading.tensors import same
 
 Config = dict[str, Any]
 

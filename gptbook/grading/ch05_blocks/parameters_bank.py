@@ -1,9 +1,10 @@
 """Exercise 5.4: the exact number of a model's parameters: its mistakes and styles."""
 
-from gptbook.grading.ch05_blocks.common import BOOK, PRELOAD, SECTIONS
+from gptbook.grading.ch05_blocks.common import BOOK, SECTIONS
 from gptbook.grading.ch05_blocks.parameters import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import PRELOAD
 
 COUNT, TIED, MLP = SECTIONS["count"], SECTIONS["tied"], SECTIONS["mlp"]
 NORM, ORDER = SECTIONS["norm"], SECTIONS["order"]

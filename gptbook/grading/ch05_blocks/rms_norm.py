@@ -8,17 +8,10 @@ import torch
 from torch import Tensor
 
 from gptbook.grading import compare
-from gptbook.grading.ch05_blocks.common import (
-    FLOAT32,
-    difference,
-    form_problem,
-    normal,
-    same,
-    vectors,
-    weights,
-)
+from gptbook.grading.ch05_blocks.common import vectors, weights
 from gptbook.grading.compare import Tolerance, rounding, show
 from gptbook.grading.exercise import Args, Check, Kind, source_of
+from gptbook.grading.tensors import FLOAT32, difference, form_problem, normal, same
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -110,7 +103,7 @@ def keeps_the_dtype(args: Args, value: Any) -> str | None:
         return problem
     expected = wide_norm(*args)
     off = compare.difference(expected, value, rounding("float64", 50))
-    if off is None or compare.difference(expected, value, FLOAT32):
+    if off is None or difference(expected, value):
         return None  # a wrong value is another check's matter
     return f"is in float64, but rounded more than that: {off}"
 
@@ -164,12 +157,12 @@ def same_and_alike(a: Any, b: Any) -> bool:
     if getattr(a, "dtype", None) != getattr(b, "dtype", None):
         return False
     tolerance = rounding("float64", 50) if a.dtype == torch.float64 else HALF
-    return compare.same(a, b, tolerance)
+    return same(a, b, tolerance)
 
 
 def same_half(a: Any, b: Any) -> bool:
     """Whether two answers are the same but for the rounding of float16."""
-    return compare.same(a, b, HALF)
+    return same(a, b, HALF)
 
 
 FORM = "returns a tensor like x; changes nothing"

@@ -1,9 +1,10 @@
 """Exercise 5.2: RMSNorm with eps inside of the root: its mistakes and styles."""
 
-from gptbook.grading.ch05_blocks.common import BOOK, SECTIONS, WITH_AUTOGRAD
+from gptbook.grading.ch05_blocks.common import BOOK, SECTIONS
 from gptbook.grading.ch05_blocks.rms_norm import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import WITH_AUTOGRAD
 
 NORM = SECTIONS["norm"]
 

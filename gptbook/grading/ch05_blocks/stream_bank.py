@@ -1,9 +1,10 @@
 """Exercise 5.3: norms before or after the branches: mistakes and styles."""
 
-from gptbook.grading.ch05_blocks.common import BOOK, SECTIONS, WITH_AUTOGRAD
+from gptbook.grading.ch05_blocks.common import BOOK, SECTIONS
 from gptbook.grading.ch05_blocks.stream import CHECKS, REFERENCE
 from gptbook.grading.exercise import Mistake, Part, edited
 from gptbook.grading.shortcuts import Forbidden
+from gptbook.grading.tensors import WITH_AUTOGRAD
 
 STREAM, ORDER, NORM = SECTIONS["stream"], SECTIONS["order"], SECTIONS["norm"]
 
