@@ -35,6 +35,7 @@ from gptbook.optim import clip_grad_norm
 from gptbook.train_config import (
     DataConfig,
     OptimConfig,
+    Precision,
     ScheduleConfig,
     TrainConfig,
     shakespeare_char_cpu,
@@ -45,6 +46,7 @@ from tests.benchmarks.bench_tokenizer import append_run, commit, processor
 from tests.benchmarks.plain_loop import Recipe, train_plainly
 
 ROOT = Path(__file__).resolve().parents[2]
+PRECISIONS: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RESULTS = ROOT / "book" / "results" / "bench_training.json"
 
 
@@ -120,7 +122,9 @@ def quality(data: TrainingData, seeds: int, long_seeds: int, scale: float) -> li
     return rows
 
 
-def speed(data: TrainingData, rounds: int, n_steps: int) -> list[dict[str, Any]]:
+def speed(
+    data: TrainingData, rounds: int, n_steps: int, compiled: bool = True
+) -> list[dict[str, Any]]:
     """Return tokens per second of both loops at the recipe's model and batch."""
     text = "\n\n".join(corpora.load("tiny_shakespeare").documents)
     config = TrainConfig(
@@ -132,13 +136,12 @@ def speed(data: TrainingData, rounds: int, n_steps: int) -> list[dict[str, Any]]
         schedule=ScheduleConfig("cosine", warmup_steps=100),
         precision="float32",
     )
+    kinds = [(p, c) for c in ((False, True) if compiled else (False,)) for p in PRECISIONS]
     loops = {
-        "ours, float32": Trainer(config, data, Path("unused")),
-        "ours, bfloat16": Trainer(replace(config, precision="bfloat16"), data, Path("unused")),
-        "ours, float32, compiled": Trainer(replace(config, compile=True), data, Path("unused")),
-        "ours, bfloat16, compiled": Trainer(
-            replace(config, precision="bfloat16", compile=True), data, Path("unused")
-        ),
+        f"ours, {precision}, {'compiled' if fused else 'eager'}": Trainer(
+            replace(config, precision=precision, compile=fused), data, Path("unused")
+        )
+        for precision, fused in kinds
     }
     tokens = n_steps * Recipe.batch * Recipe.block
     found: dict[str, list[float]] = {"plain loop": []}
@@ -156,18 +159,18 @@ def speed(data: TrainingData, rounds: int, n_steps: int) -> list[dict[str, Any]]
     ]
 
 
-def middle(data: TrainingData, rounds: int) -> list[dict[str, Any]]:
+def middle(data: TrainingData, rounds: int, compiled: bool = True) -> list[dict[str, Any]]:
     """Return the share of the machine's matrix rate that the middle-sized model reaches."""
     rows = []
-    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        for compiled in (False, True):
+    for precision, dtype in PRECISIONS.items():
+        for fused in (False, True) if compiled else (False,):
             config = TrainConfig(
                 model=middle_model(),
                 data=data_config(),
                 steps=10**6,
                 batch_size=8,
-                precision="float32" if precision == "float32" else "bfloat16",
-                compile=compiled,
+                precision=precision,
+                compile=fused,
             )
             trainer = Trainer(config, data, Path("unused"))
             seconds_of_steps(trainer, 1)
@@ -176,7 +179,7 @@ def middle(data: TrainingData, rounds: int) -> list[dict[str, Any]]:
                 limit = matmul_rate(trainer.device, dtype)
                 rate = 2 * trainer.flops_per_step() / seconds_of_steps(trainer, 2)
                 shares.append(rate / limit)
-            name = f"6 layers, width 384, {precision}, {'compiled' if compiled else 'eager'}"
+            name = f"6 layers, width 384, {precision}, {'compiled' if fused else 'eager'}"
             rows.append({"what": name, "share_of_matrix_rate": statistics.median(shares)})
     return rows
 
@@ -189,7 +192,9 @@ def data_config() -> DataConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and unless --quick append to book/results/."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="a smoke test; nothing is stored")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test, eager only; nothing is stored"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--long-seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
@@ -211,10 +216,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 1 if quick else arguments.long_seeds,
                 0.002 if quick else 1.0,
             )
+        rounds = 1 if quick else arguments.rounds
         if "speed" in parts:
-            rows += speed(data, 1 if quick else arguments.rounds, 2 if quick else 40)
+            rows += speed(data, rounds, 2 if quick else 40, compiled=not quick)
         if "middle" in parts:
-            rows += middle(data, 1 if quick else arguments.rounds)
+            rows += middle(data, rounds, compiled=not quick)
     for row in rows:
         numbers = {k: round(v, 4) for k, v in row.items() if isinstance(v, float)}
         print(f"{row['what']:45} {numbers}")
