@@ -19,7 +19,7 @@ from gptbook.grading.submission import Submission
 
 _ARGUMENT_CHARACTERS = 70
 _CALL_CHARACTERS = 160
-_SEVERAL_CALLS = ("call_each", "measure", "in_turn", "resumed", "saved_over")
+_SEVERAL_CALLS = ("call_each", "measure", "repeat", "carry", "in_turn", "resumed", "saved_over")
 
 
 @dataclass(frozen=True)
@@ -341,7 +341,7 @@ def _call_text(check: Check, function: str, args: Args) -> str:
     if check.probe in _SEVERAL_CALLS:
         return f"`{function}`"
     shown = [show(arg, _ARGUMENT_CHARACTERS) for arg in args]
-    if check.probe == "interleave":
+    if check.probe in ("interleave", "drain"):
         shown[0] = f"iter({shown[0]})"
     text = ", ".join(shown)
     return f"`{function}({text})`" if len(text) <= _CALL_CHARACTERS else f"`{function}`"

@@ -73,6 +73,67 @@ def interleave(function: Function, items: Iterable[Any], *args: Any) -> Any:
     return [(taken, result) for result in itertools.islice(stream, MAX_STREAM_ITEMS)]
 
 
+def drain(function: Function, items: Iterable[Any], *args: Any) -> Any:
+    """Do what :func:`interleave` does, and say how many items it had taken when it ended.
+
+    Returns:
+        The pairs, and that number; what the function returns, where that cannot be iterated over.
+    """
+    taken = 0
+
+    def counted() -> Iterator[Any]:
+        nonlocal taken
+        for item in items:
+            taken += 1
+            yield item
+
+    pairs = interleave(function, counted(), *args)
+    return (pairs, taken) if isinstance(pairs, list) else pairs
+
+
+def repeat(function: Function, seeds: Iterable[int], *args: Any) -> list[Any]:
+    """Call the function with each seed as its last argument."""
+    return [function(*args, seed) for seed in seeds]
+
+
+def carry(function: Function, first: Any, items: Iterable[Any]) -> tuple[list[Any], list[int]]:
+    """Call ``function(first, state, item)`` for one item after another, each with the last state.
+
+    The first state is None, and each call returns its output and the next one.
+
+    Returns:
+        The outputs, and for each call how many numbers its products of matrices gave: whether what
+        was computed before is computed again.
+    """
+    import torch  # has been loaded where there are tensors, and nowhere else
+    from torch.overrides import TorchFunctionMode
+
+    numbers = 0
+
+    class Watch(TorchFunctionMode):
+        def __torch_function__(
+            self, called: Function, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            nonlocal numbers
+            result = called(*args, **(kwargs or {}))
+            name = getattr(called, "__name__", "")
+            if isinstance(result, torch.Tensor) and any(part in name for part in _PRODUCTS):
+                numbers += result.numel()
+            return result
+
+    state, outputs, counts = None, [], []
+    for item in items:
+        numbers = 0
+        with Watch():
+            output, state = function(first, state, item)
+        outputs.append(output)
+        counts.append(numbers)
+    return outputs, counts
+
+
+_PRODUCTS = ("matmul", "mm", "linear", "einsum", "scaled_dot_product", "tensordot", "mv")
+
+
 def gradients(function: Function, *args: Any) -> tuple[Any, list[Any]]:
     """Call a function of torch tensors; differentiate its value with respect to its arguments.
 
@@ -158,6 +219,9 @@ PROBES: dict[str, Function] = {
         attempt_and_read,
         collect,
         interleave,
+        drain,
+        repeat,
+        carry,
         gradients,
         streamed,
         measure,
