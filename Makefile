@@ -85,6 +85,8 @@ bench: setup .venv-bench/.ready ## Measure the package beside its peers; appends
 	@$(ONE_THREAD) $(PY) -m tests.benchmarks.bench_data
 	@$(PY) -m tests.benchmarks.bench_attention
 	@$(PY) -m tests.benchmarks.bench_model
+	@$(PY) -m tests.benchmarks.bench_training
+	@$(PY) -m tests.benchmarks.train_tinyworld
 
 .PHONY: lock
 lock: ## Pin the newest versions that pyproject.toml allows in requirements.lock

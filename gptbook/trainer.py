@@ -115,7 +115,7 @@ class World:
 
 # --- the loss of a batch ---
 
-MANY_TOKENS = 8192
+MANY_TOKENS = 4096
 """From this vocabulary on logits are made in chunks, unless they are compiled."""
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import random
 from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
@@ -29,14 +30,28 @@ SHAPES = ((7, 5), (5, 7), (33,), (1, 1), (2, 3, 4), (128, 64))
 Make = Callable[[list[nn.Parameter]], Optimizer]
 
 
-def parameters(shapes: tuple[tuple[int, ...], ...] = SHAPES, seed: int = 0) -> list[nn.Parameter]:
-    generator = torch.Generator().manual_seed(seed)
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Fresh random numbers in each test; a failure shows the seed."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed = {seed}")
+    torch.manual_seed(seed)
+    return seed
+
+
+def numbers(stream: int) -> torch.Generator:
+    """Return a generator of the test's numbers, the same for the same stream."""
+    return torch.Generator().manual_seed(torch.initial_seed() + stream)
+
+
+def parameters(shapes: tuple[tuple[int, ...], ...] = SHAPES) -> list[nn.Parameter]:
+    generator = numbers(0)
     return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
 
 
 def gradients(step: int, shapes: tuple[tuple[int, ...], ...] = SHAPES) -> Iterator[Tensor]:
     """Yield gradients of very different sizes, the third of them 0 in some steps."""
-    generator = torch.Generator().manual_seed(1000 + step)
+    generator = numbers(1 + step)
     for place, shape in enumerate(shapes):
         scale = 10.0 ** (place - 3) * (place != 2 or step % 3 > 0)
         yield scale * torch.randn(shape, generator=generator)
@@ -160,7 +175,7 @@ def test_states_can_be_exchanged(first: str, then: str) -> None:
 
 @pytest.mark.parametrize("shape", [(16, 16), (64, 16), (16, 64), (1, 8)])
 def test_orthogonalized_matrices_have_singular_values_near_one(shape: tuple[int, int]) -> None:
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    matrix = torch.randn(shape)
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
     stretched = u @ torch.diag(torch.logspace(0, -1.5, len(s))) @ v
     result = orthogonalize(stretched)
@@ -171,7 +186,7 @@ def test_orthogonalized_matrices_have_singular_values_near_one(shape: tuple[int,
 
 
 def test_a_stack_is_orthogonalized_as_its_matrices_are() -> None:
-    stack = torch.randn(5, 12, 20, generator=torch.Generator().manual_seed(1))
+    stack = torch.randn(5, 12, 20)
     alone = torch.stack([orthogonalize(matrix) for matrix in stack])
     assert torch.allclose(orthogonalize(stack), alone, atol=1e-5)
     assert orthogonalize(torch.zeros(3, 4)).abs().max() == 0
@@ -200,7 +215,7 @@ def test_fast_muon_equals_its_slow_twin() -> None:
 def test_split_matrices_are_orthogonalized_apart() -> None:
     whole = nn.Parameter(torch.zeros(12, 6))
     parts = [nn.Parameter(torch.zeros(n, 6)) for n in (6, 4, 2)]
-    grad = torch.randn(12, 6, generator=torch.Generator().manual_seed(2))
+    grad = torch.randn(12, 6)
     whole.grad = grad
     for part, piece in zip(parts, torch.split(grad, [6, 4, 2]), strict=True):
         part.grad = piece

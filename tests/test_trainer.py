@@ -41,6 +41,14 @@ from tests.training_runs import (
 )
 
 torch.set_num_threads(1)
+SEED = random.SystemRandom().randrange(2**31)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> int:
+    """Show the seed of the runs when a test fails."""
+    print(f"seed = {SEED}")
+    return SEED
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +68,8 @@ def gradients(trainer: Trainer) -> list[Tensor]:
 
 
 def still(**changes: Any) -> TrainConfig:
-    """Return the tiny run without dropout."""
-    config = tiny_config(**changes)
+    """Return the tiny run without dropout, with weights and batches of a fresh seed."""
+    config = tiny_config(**{"seed": SEED, **changes})
     return config.with_overrides(["model.dropout=0.0"])
 
 
@@ -396,7 +404,7 @@ def test_the_command_stops_on_a_signal_and_goes_on(tmp_path: Path) -> None:
     sizes = ["n_layer=1", "d_model=16", "context_length=16", "vocab_size=300"]
     changes = [*(f"model.{size}" for size in sizes), "data.n_documents=30", "data.vocab_size=300"]
     changes += ["steps=2000", "schedule.kind=constant", "schedule.decay_steps=0", "batch_size=2"]
-    changes += ["schedule.warmup_steps=0", "log_every=1", "eval_every=0"]
+    changes += ["schedule.warmup_steps=0", "log_every=1", "eval_every=0", "eval_stride=none"]
     arguments = [part for change in changes for part in ("--set", change)]
     out = ["--out", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

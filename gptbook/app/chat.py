@@ -21,8 +21,8 @@ Ctrl-C stops a reply; at the prompt it ends the program."""
 TINYWORLD_HINT = """\
 It knows TinyWorld and nothing else. Try:
   Tell a short story about George and a wooden spoon.
-  What is five times seven?
-  Copy this list: y, g."""
+  How can I beat Arlo at checkers?
+  In which town is the home of Daisy Carver?"""
 
 PLAIN_NAMES = {"user": "User", "assistant": "Assistant", "system": "System"}
 
@@ -193,7 +193,7 @@ def answer(chat: Chat, text: str) -> None:
     except ValueError as error:
         print(f"{error}", file=sys.stderr)
         return
-    if chat.n_forgotten > forgotten:
+    if chat.n_forgotten > forgotten == 0:  # said once
         print("(the beginning of the conversation no longer fits and is forgotten)")
     try:
         for piece in pieces:

@@ -68,6 +68,8 @@ def add_settings(
         ("top-p", float, 1.0, "draw from the most probable tokens that have this share"),
         ("min-p", float, 0.0, "leave out tokens below this share of the most probable one"),
         ("repetition-penalty", float, 1.0, "above 1: what occurred becomes less likely"),
+        ("presence-penalty", float, 0.0, "what a token's logit loses that was written already"),
+        ("frequency-penalty", float, 0.0, "what it loses each time that it was written"),
         ("seed", int, 0, "of the random numbers"),
     ):
         said = text if default is None else f"{text}; default: {default}"
@@ -93,6 +95,8 @@ def settings(arguments: argparse.Namespace) -> "GenerationConfig":
         top_p=arguments.top_p,
         min_p=arguments.min_p,
         repetition_penalty=arguments.repetition_penalty,
+        presence_penalty=arguments.presence_penalty,
+        frequency_penalty=arguments.frequency_penalty,
         seed=arguments.seed,
         stop=arguments.stop,
         overflow="slide" if arguments.slide else "stop",

@@ -1,15 +1,17 @@
 """Training on Shakespeare's characters beside the plain loop, and the rate of a middle-sized model.
 
-    .venv/bin/python -m tests.benchmarks.bench_training [--quick] [--seeds 3] [--threads 2]
+    .venv/bin/python -m tests.benchmarks.bench_training
+        [--quick] [--seeds 3] [--long-seeds 3] [--threads 2] [--parts quality,speed,middle]
 
 Needs Tiny Shakespeare in the cache (GPTBOOK_CACHE) or downloads it. Three parts:
 
-1. for each seed in turn the plain loop (nanoGPT's recipe, `plain_loop.py`), the preset
+1. quality: for each seed in turn the plain loop (nanoGPT's recipe, `plain_loop.py`), the preset
    shakespeare-char-cpu, and the preset with as many steps as take the plain loop's time: seconds
-   of training, and the loss on all of the last tenth of the file;
-2. tokens per second of both loops at the recipe's model and batch, in turns;
-3. 6 layers, width 384, context 256, batch 8: the share of the machine's own matrix rate, measured
-   beside it, in float32 and bfloat16, eager and compiled.
+   of training, and the loss on all of the last tenth of the file. The preset alone takes --seeds
+   seeds, the two long runs --long-seeds of them;
+2. speed: tokens per second of both loops at the recipe's model and batch, in turns;
+3. middle: 6 layers, width 384, context 256, batch 8: the share of the machine's own matrix rate,
+   measured beside it, in float32 and bfloat16, eager and compiled.
 """
 
 import argparse
@@ -33,6 +35,7 @@ from gptbook.optim import clip_grad_norm
 from gptbook.train_config import (
     DataConfig,
     OptimConfig,
+    Precision,
     ScheduleConfig,
     TrainConfig,
     shakespeare_char_cpu,
@@ -43,6 +46,7 @@ from tests.benchmarks.bench_tokenizer import append_run, commit, processor
 from tests.benchmarks.plain_loop import Recipe, train_plainly
 
 ROOT = Path(__file__).resolve().parents[2]
+PRECISIONS: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 RESULTS = ROOT / "book" / "results" / "bench_training.json"
 
 
@@ -97,28 +101,30 @@ def longer(config: TrainConfig, n_steps: int) -> TrainConfig:
     return replace(config, steps=n_steps, schedule=schedule)
 
 
-def quality(data: TrainingData, seeds: int, scale: float) -> list[dict[str, Any]]:
+def quality(data: TrainingData, seeds: int, long_seeds: int, scale: float) -> list[dict[str, Any]]:
     """Return losses and seconds of the plain loop and of ours, for each seed."""
     text = "\n\n".join(corpora.load("tiny_shakespeare").documents)
-    preset = shakespeare_char_cpu()
+    preset = replace(shakespeare_char_cpu(), checkpoint_every=0, eval_every=0)
     preset = longer(preset, max(2, int(scale * preset.steps)))
     recipe = Recipe(steps=max(2, int(scale * Recipe.steps)))
     rows = []
-    for seed in tqdm(range(seeds), unit="seed"):
-        plain = train_plainly(text, seed, recipe)
-        ours = train_ours(replace(preset, seed=seed, checkpoint_every=0, eval_every=0), data)
-        n_steps = int(preset.steps * plain["seconds"] / ours["seconds"])
-        as_long = longer(replace(preset, seed=seed, checkpoint_every=0, eval_every=0), n_steps)
-        for name, found in (
-            ("plain loop", plain),
-            ("preset", ours),
-            ("preset, as long", train_ours(as_long, data)),
-        ):
-            rows.append({"what": name, "seed": seed, **found})
+    for seed in tqdm(range(max(seeds, long_seeds)), unit="seed"):
+        found = {}
+        if seed < long_seeds:
+            found["plain loop"] = train_plainly(text, seed, recipe)
+        if seed < seeds:
+            found["preset"] = train_ours(replace(preset, seed=seed), data)
+        if seed < min(seeds, long_seeds):
+            times = found["plain loop"]["seconds"] / found["preset"]["seconds"]
+            as_long = longer(replace(preset, seed=seed), int(preset.steps * times))
+            found["preset, as long"] = train_ours(as_long, data)
+        rows += [{"what": name, "seed": seed, **values} for name, values in found.items()]
     return rows
 
 
-def speed(data: TrainingData, rounds: int, n_steps: int) -> list[dict[str, Any]]:
+def speed(
+    data: TrainingData, rounds: int, n_steps: int, compiled: bool = True
+) -> list[dict[str, Any]]:
     """Return tokens per second of both loops at the recipe's model and batch."""
     text = "\n\n".join(corpora.load("tiny_shakespeare").documents)
     config = TrainConfig(
@@ -130,10 +136,12 @@ def speed(data: TrainingData, rounds: int, n_steps: int) -> list[dict[str, Any]]
         schedule=ScheduleConfig("cosine", warmup_steps=100),
         precision="float32",
     )
+    kinds = [(p, c) for c in ((False, True) if compiled else (False,)) for p in PRECISIONS]
     loops = {
-        "ours, float32": Trainer(config, data, Path("unused")),
-        "ours, bfloat16": Trainer(replace(config, precision="bfloat16"), data, Path("unused")),
-        "ours, float32, compiled": Trainer(replace(config, compile=True), data, Path("unused")),
+        f"ours, {precision}, {'compiled' if fused else 'eager'}": Trainer(
+            replace(config, precision=precision, compile=fused), data, Path("unused")
+        )
+        for precision, fused in kinds
     }
     tokens = n_steps * Recipe.batch * Recipe.block
     found: dict[str, list[float]] = {"plain loop": []}
@@ -151,18 +159,18 @@ def speed(data: TrainingData, rounds: int, n_steps: int) -> list[dict[str, Any]]
     ]
 
 
-def middle(data: TrainingData, rounds: int) -> list[dict[str, Any]]:
+def middle(data: TrainingData, rounds: int, compiled: bool = True) -> list[dict[str, Any]]:
     """Return the share of the machine's matrix rate that the middle-sized model reaches."""
     rows = []
-    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        for compiled in (False, True):
+    for precision, dtype in PRECISIONS.items():
+        for fused in (False, True) if compiled else (False,):
             config = TrainConfig(
                 model=middle_model(),
                 data=data_config(),
                 steps=10**6,
                 batch_size=8,
-                precision="float32" if precision == "float32" else "bfloat16",
-                compile=compiled,
+                precision=precision,
+                compile=fused,
             )
             trainer = Trainer(config, data, Path("unused"))
             seconds_of_steps(trainer, 1)
@@ -171,7 +179,7 @@ def middle(data: TrainingData, rounds: int) -> list[dict[str, Any]]:
                 limit = matmul_rate(trainer.device, dtype)
                 rate = 2 * trainer.flops_per_step() / seconds_of_steps(trainer, 2)
                 shares.append(rate / limit)
-            name = f"6 layers, width 384, {precision}, {'compiled' if compiled else 'eager'}"
+            name = f"6 layers, width 384, {precision}, {'compiled' if fused else 'eager'}"
             rows.append({"what": name, "share_of_matrix_rate": statistics.median(shares)})
     return rows
 
@@ -184,8 +192,11 @@ def data_config() -> DataConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, and unless --quick append to book/results/."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--quick", action="store_true", help="a smoke test; nothing is stored")
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test, eager only; nothing is stored"
+    )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--long-seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
@@ -199,11 +210,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         data = prepare(data_config(), Path(folder))
         if "quality" in parts:
-            rows += quality(data, 1 if quick else arguments.seeds, 0.002 if quick else 1.0)
+            rows += quality(
+                data,
+                1 if quick else arguments.seeds,
+                1 if quick else arguments.long_seeds,
+                0.002 if quick else 1.0,
+            )
+        rounds = 1 if quick else arguments.rounds
         if "speed" in parts:
-            rows += speed(data, 1 if quick else arguments.rounds, 2 if quick else 40)
+            rows += speed(data, rounds, 2 if quick else 40, compiled=not quick)
         if "middle" in parts:
-            rows += middle(data, 1 if quick else arguments.rounds)
+            rows += middle(data, rounds, compiled=not quick)
     for row in rows:
         numbers = {k: round(v, 4) for k, v in row.items() if isinstance(v, float)}
         print(f"{row['what']:45} {numbers}")
