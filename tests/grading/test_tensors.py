@@ -17,7 +17,7 @@ from gptbook.grading.compare import Tolerance, difference, rounding
 from gptbook.grading.engine import part_graders
 from gptbook.grading.exercise import Args, Exercise, Mistake, Part, edited, oracle
 from gptbook.grading.part_grader import Setting
-from gptbook.grading.probes import gradients, streamed
+from gptbook.grading.probes import carry, drain, gradients, repeat, streamed
 from gptbook.grading.runner import Runner
 from gptbook.grading.values import dumps, loads
 from tests.grading.toys import code
@@ -333,3 +333,28 @@ def test_a_stream_can_be_read_once_and_what_collects_it_is_seen() -> None:
 
 def test_a_small_view_of_a_large_tensor_counts_as_the_large_one() -> None:
     assert streamed(lambda tiles: torch.zeros(9, 9)[0, :1], []) == (torch.zeros(1), 81)
+
+
+def test_carry_hands_on_the_state_and_counts_products() -> None:
+    def read(matrix: Any, state: Any, item: int) -> tuple[Any, int]:
+        rows = (state or 0) + item
+        return torch.ones(rows, 3) @ matrix + rows, rows
+
+    outputs, counts = carry(read, torch.ones(3, 2), [1, 2, 4])
+    assert [len(output) for output in outputs] == [1, 3, 7]
+    assert counts == [2, 6, 14]  # the sums are no products
+
+
+def test_repeat_calls_with_each_seed() -> None:
+    assert repeat(lambda a, b, seed: a + b + seed, range(5, 8), 10, 20) == [35, 36, 37]
+
+
+def test_drain_says_how_many_items_were_taken() -> None:
+    def until(items: Iterator[int], last: int) -> Iterator[int]:
+        for item in items:
+            yield 2 * item
+            if item == last:
+                return
+
+    assert drain(until, [1, 2, 3, 4], 3) == ([(1, 2), (2, 4), (3, 6)], 3)
+    assert drain(lambda items: 7, [1]) == 7

@@ -132,19 +132,16 @@ def draw_shares(stream: random.Random) -> list[Args]:
     (p2, q2), where2 = placed(stream, low, high)
     agreed, last = draw_row(stream, 4), draw_row(stream, 4)
     guesses = [where[0], where[2], where2[0], stream.randrange(4)]
-    return [(seeds(stream, 1500), [p, p, p2, agreed, last], [q, q, q2, agreed], guesses)]
+    return [(seeds(stream, 1000), [p, p, p2, agreed, last], [q, q, q2, agreed], guesses)]
 
 
 def draw_replaced(stream: random.Random) -> list[Args]:
     """A guess that is rejected half of the time; its place is taken by two others."""
     rows = ((0.3, 0.35, 0.25, 0.1), (0.6, 0.1, 0.2, 0.1))
-    cases: list[Args] = []
-    for _ in range(2):
-        (p, q), where = placed(stream, *rows)
-        second, last = draw_row(stream, 4), draw_row(stream, 4)
-        guesses = [where[0], stream.randrange(4)]
-        cases.append((seeds(stream, 1200), [p, second, last], [q, second], guesses))
-    return cases
+    (p, q), where = placed(stream, *rows)
+    second, last = draw_row(stream, 4), draw_row(stream, 4)
+    guesses = [where[0], stream.randrange(4)]
+    return [(seeds(stream, 1500), [p, second, last], [q, second], guesses)]
 
 
 def draw_bonus(stream: random.Random) -> list[Args]:
@@ -154,8 +151,8 @@ def draw_bonus(stream: random.Random) -> list[Args]:
     alone, _ = placed(stream, last)
     guesses = [unlikely(stream, p), unlikely(stream, p)]
     return [
-        (seeds(stream, 400), [p, p, behind], [p, p], guesses),
-        (seeds(stream, 400), alone, [], []),
+        (seeds(stream, 250), [p, p, behind], [p, p], guesses),
+        (seeds(stream, 250), alone, [], []),
     ]
 
 
@@ -163,7 +160,7 @@ def draw_guessed(stream: random.Random) -> list[Args]:
     """Guesses that are drawn from the draft."""
     (p, q), _ = placed(stream, (0.7, 0.1, 0.1, 0.1), (0.05, 0.1, 0.1, 0.75))
     last = draw_row(stream, 4)
-    drawn = stream.choices(range(4), q, k=1200)
+    drawn = stream.choices(range(4), q, k=800)
     first = stream.randrange(10**6)
     return [tuple(([p, last], [q], [guess], first + n) for n, guess in enumerate(drawn))]
 
