@@ -9,64 +9,22 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 from gptbook.arguments import checked_integer
 from gptbook.attention import CausalSelfAttention
 from gptbook.config import check_choice
 from gptbook.kv_cache import KVCache
+from gptbook.linear import ONEDNN
 from gptbook.model import GPT, Block
 from gptbook.positions import Rotation, apply_rotary
 
 MatrixType = Literal["float32", "float16", "bfloat16", "int8"]
-
-
-class Pieces(NamedTuple):
-    """A matrix, cut into a batch of matrices of equal height and what is left, all of it views.
-
-    Attributes:
-        even: the pieces.
-        even_bias: their biases, as columns, or None.
-        rest: the last rows, fewer than there are pieces, or None.
-        rest_bias: their bias, or None.
-    """
-
-    even: Float[Tensor, "P n C"]
-    even_bias: Float[Tensor, "P n 1"] | None
-    rest: Float[Tensor, "m C"] | None
-    rest_bias: Float[Tensor, " m"] | None
-
-
-def in_pieces(
-    weight: Float[Tensor, "N C"], bias: Float[Tensor, " N"] | None, n_pieces: int
-) -> Pieces:
-    """Cut a linear layer for `pieces_linear`, into no more pieces than it has outputs."""
-    n_pieces = min(n_pieces, len(weight))
-    size = len(weight) // n_pieces
-    n_even = n_pieces * size
-    even = weight[:n_even].view(n_pieces, size, -1)
-    rest = None if n_even == len(weight) else weight[n_even:]
-    if bias is None:
-        return Pieces(even, None, rest, None)
-    return Pieces(even, bias[:n_even].view(n_pieces, size, 1), rest, bias[n_even:])
-
-
-def pieces_linear(x: Float[Tensor, "*one C"], pieces: Pieces) -> Float[Tensor, "*one N"]:
-    """Return linear(x, weight, bias) for a single row, each thread reading a part of the matrix.
-
-    MKL computes a product with one row in one thread, and a batch of products in all of them.
-    """
-    even, even_bias, rest, rest_bias = pieces
-    column = x.reshape(1, -1, 1).expand(len(even), -1, 1)
-    y = torch.bmm(even, column) if even_bias is None else torch.baddbmm(even_bias, even, column)
-    if rest is not None:
-        y = torch.cat((y.flatten(), linear(x.flatten(), rest, rest_bias)))
-    return y.view(*x.shape[:-1], -1)
 
 
 class Matrix(nn.Module):
@@ -92,27 +50,20 @@ class Matrix(nn.Module):
 
 
 class Float32Matrix(Matrix):
-    """The layer's own weight, without a copy; behind it, for several rows, one in oneDNN's order.
+    """The layer's own weight, without a copy; for several rows, a copy in oneDNN's order.
 
     Attributes:
         weight: (N, C).
-        packed: the copy, or None.
+        packed: the copy, or the weight itself.
     """
 
     def prepare(self, weight: Tensor, batch_size: int) -> None:
         """Store the weight."""
         self.weight, self.n_bytes = weight, weight.nbytes
-        self.packed = onednn_packed(weight, batch_size) if batch_size > 1 else None
-        self.pieces: Pieces | None = None  # as many as there are threads
+        self.packed = onednn_packed(weight, batch_size) if batch_size > 1 else weight.detach()
 
     def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B N"]:
         """Return the product."""
-        if x.numel() == x.shape[-1] and (n_threads := torch.get_num_threads()) > 1:
-            if self.pieces is None or len(self.pieces.even) != n_threads:
-                self.pieces = in_pieces(self.weight, self.bias, n_threads)
-            return pieces_linear(x, self.pieces)
-        if self.packed is None:
-            return linear(x, self.weight, self.bias)
         return onednn_linear(x, self.packed, self.bias)
 
 
@@ -178,8 +129,8 @@ def onednn_packed(weight: Float[Tensor, "N C"], batch_size: int) -> Tensor:
 def onednn_linear(
     x: Float[Tensor, "*B C"], packed: Tensor, bias: Float[Tensor, " N"] | None = None
 ) -> Float[Tensor, "*B N"]:
-    """Return the product of x with a packed weight."""
-    y: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+    """Return the product of x with a weight, packed or not."""
+    y: Tensor = ONEDNN(x, packed, bias, "none", [], "")
     return y
 
 
@@ -327,6 +278,8 @@ def prepare_for_decoding(
                 f"{name} is {parameter.dtype} on {parameter.device}: only a float32 model on the "
                 "CPU can be prepared; weights='float16' says how its matrices are stored"
             )
+    if ONEDNN is None:
+        raise ValueError("this PyTorch has no oneDNN, which prepared models need: use the model")
     if weights == "float16" and "fbgemm" not in torch.backends.quantized.supported_engines:
         raise ValueError("weights='float16' needs FBGEMM, which this PyTorch lacks: take bfloat16")
     return DecodingGPT(model, weights, batch_size)

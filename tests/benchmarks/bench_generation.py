@@ -36,10 +36,8 @@ from gptbook.config import GPTConfig
 from gptbook.decoder import (
     MATRICES,
     MatrixType,
-    in_pieces,
     onednn_linear,
     onednn_packed,
-    pieces_linear,
     prepare_for_decoding,
 )
 from gptbook.generation import GenerationConfig, generate
@@ -200,14 +198,10 @@ def product_forms() -> dict[str, Callable[[Tensor], Callable[[Tensor], Tensor]]]
         stored = onednn_packed(weight, 8)
         return lambda x: onednn_linear(x, stored)
 
-    def in_threads(weight: Tensor) -> Callable[[Tensor], Tensor]:
-        pieces = in_pieces(weight, None, torch.get_num_threads())
-        return lambda x: pieces_linear(x, pieces)
-
     return {
         "float32, linear": lambda weight: lambda x: linear(x, weight),
-        "float32, oneDNN": packed,
-        "float32, in pieces": in_threads,
+        "float32, oneDNN": prepared("float32"),
+        "float32, oneDNN packed": packed,
         "bfloat16, linear": lambda weight: lambda x: linear(x.bfloat16(), weight),
         "bfloat16, oneDNN": prepared("bfloat16"),
         "float16, FBGEMM": prepared("float16"),
@@ -226,7 +220,7 @@ def products(n_threads: int, quick: bool) -> list[dict[str, Any]]:
         kind: torch.dtype = getattr(torch, name.partition(",")[0])
         ready = [form(w.bfloat16() if name == "bfloat16, linear" else w) for w in weights]
         n_bytes = sum(w.numel() for w in weights) * kind.itemsize
-        for n_rows in (1,) if "pieces" in name else BATCHES:
+        for n_rows in BATCHES:
             inputs = [torch.randn(n_rows, w.shape[1]) for w in weights]
 
             def multiply(pairs: list[Any]) -> None:
