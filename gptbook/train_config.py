@@ -375,9 +375,9 @@ def tinyworld_cpu() -> TrainConfig:
     """Return two minutes of two cores on stories of TinyWorld.
 
     A vocabulary with all of its words, so that little of the time goes into spelling; two wide
-    layers, the fewest that can copy a name; small batches, for many steps.
+    layers, the fewest that can copy a name; short rows and small batches, for many steps.
     """
-    model = small_model(2, 4, 192, vocab_size=4096, context_length=256)
+    model = small_model(2, 4, 192, vocab_size=4096, context_length=128)
     return TrainConfig(
         model=replace(model, norm="layernorm", mlp="relu", d_ff=768, qk_norm=True),
         data=DataConfig(
@@ -388,13 +388,13 @@ def tinyworld_cpu() -> TrainConfig:
             validation=0.02,
             separate_documents=False,
         ),
-        steps=1400,
-        batch_size=4,
+        steps=1200,
+        batch_size=8,
         optim=OptimConfig("muon", lr=2e-2, muon_lr=2e-2, beta2=0.99),
-        schedule=ScheduleConfig("stable-decay", warmup_steps=20, decay_steps=1050, floor=0.0),
-        eval_every=350,
-        eval_stride=128,
-        checkpoint_every=350,
+        schedule=ScheduleConfig("stable-decay", warmup_steps=20, decay_steps=900, floor=0.0),
+        eval_every=400,
+        eval_stride=64,
+        checkpoint_every=400,
     )
 
 
