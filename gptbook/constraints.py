@@ -7,7 +7,7 @@ made deterministic, and for each of its states it is computed where each token's
 leads nowhere is not allowed.
 
 A pattern always describes the whole text. It may hold characters, `.`, classes such as [a-z] and
-[^"], \\d \\w \\s (ASCII) and \\D \\W \\S, escapes, groups, |, and * + ? {m} {m,} {m,n}.
+[^"], \\d \\w \\s (ASCII) and \\D \\W \\S, escapes, groups, `|`, and * + ? {m} {m,} {m,n}.
 """
 
 from __future__ import annotations
