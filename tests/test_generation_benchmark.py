@@ -25,6 +25,6 @@ def test_a_quick_run_measures_everything() -> None:
     types = [f"gptbook, {name}" for name in ("float32", "float16", "bfloat16", "int8")]
     contenders = ["transformers", "gptbook", *types]  # compiling takes longer than a test may
     assert names[:12] == [f"{name}, rows: {rows}" for rows in (1, 8) for name in contenders]
-    assert "float32, in pieces, rows: 1" in names[12:]
+    assert "float32, oneDNN packed, rows: 1" in names[12:]
     numbers = {line.rsplit(maxsplit=1)[0].strip() for line in lines if line.startswith(" ")}
     assert {"first token ms", "step ms", "share of the limit", "peak MB", "GB/s"} <= numbers

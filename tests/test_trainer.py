@@ -403,6 +403,7 @@ def test_the_command_stops_on_a_signal_and_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gptbook.app", "train", "--quiet"]
     sizes = ["n_layer=1", "d_model=16", "context_length=16", "vocab_size=300"]
     changes = [*(f"model.{size}" for size in sizes), "data.n_documents=30", "data.vocab_size=300"]
+    changes += ["data.validation=0.2"]
     changes += ["steps=2000", "schedule.kind=constant", "schedule.decay_steps=0", "batch_size=2"]
     changes += ["schedule.warmup_steps=0", "log_every=1", "eval_every=0", "eval_stride=none"]
     arguments = [part for change in changes for part in ("--set", change)]

@@ -215,7 +215,7 @@ def set_process_option(option: int, value: int) -> None:
 
 
 def _prepare_environment(home: Path, search_path: list[str]) -> None:
-    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME"):
+    for name in ("HOME", "TMPDIR", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"):
         os.environ[name] = str(home)
     tempfile.tempdir = str(home)
     sys.dont_write_bytecode = True
