@@ -9,7 +9,7 @@ transformers compiles itself: a static cache, and torch.compile for the steps be
 limit of a step is the time in which the machine reads the matrices once, at the rate at which it
 sums a large array, measured in the same process. One more process multiplies one row and eight
 with all matrices of the model, in the ways that PyTorch has for it. Linux only: memory is what the
-kernel says (VmHWM, set back after the model is made). About five minutes.
+kernel says (VmHWM, set back after the model is made). About eight minutes.
 """
 
 import argparse
