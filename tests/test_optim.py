@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gptbook import optim
 from gptbook.config import GPTConfig
 from gptbook.model import GPT
 from gptbook.optim import (
@@ -334,3 +335,24 @@ def test_clipping_reports_what_is_not_finite_and_takes_nothing() -> None:
 def test_errors_name_what_is_wrong(make: Callable[[Any], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(parameters())
+
+
+def test_where_nobody_looks_at_the_norm_short_gradients_keep_their_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a GPU looking at the norm would wait, so the factor itself must stop at 1."""
+
+    class Elsewhere(Tensor):
+        @property
+        def device(self) -> torch.device:  # type: ignore[override]
+            return torch.device("cuda")
+
+    measured = optim.gradient_norm
+    monkeypatch.setattr(optim, "gradient_norm", lambda ps: measured(ps).as_subclass(Elsewhere))
+    weight = nn.Parameter(torch.zeros(5))
+    weight.grad = torch.randn(5)
+    before = weight.grad.clone()
+    optim.clip_grad_norm([weight], 2.0 * before.norm().item())
+    assert torch.equal(weight.grad, before)
+    optim.clip_grad_norm([weight], 0.5 * before.norm().item())
+    torch.testing.assert_close(weight.grad, 0.5 * before)
