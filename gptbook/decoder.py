@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -149,21 +149,20 @@ class DecodingGPT(GPT):
     gradients, and stays where it is and in its types.
     """
 
-    def __init__(self, model: GPT, weights: MatrixType, batch_size: int) -> None:
-        """Take the arguments of `prepare_for_decoding`."""
+    def __init__(self, model: GPT, make_matrix: Callable[[Tensor, Tensor | None], Matrix]) -> None:
+        """Take a model, and what makes of a weight and a bias a matrix that is read fast."""
         nn.Module.__init__(self)
-        self.config, self.weights = model.config, weights
+        self.config = model.config
         self.tokens, self.learned_positions = model.tokens, model.learned_positions
         self.rotary, self.dropout, self.norm = model.rotary, model.dropout, model.norm
-        kind = MATRICES[weights]
         # The blocks are copied, and what they hold is not: the memo says that it was already.
         held = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
         self.blocks = copy.deepcopy(model.blocks, held)
         for part in list(self.blocks.modules()):
             for name, layer in part.named_children():
                 if isinstance(layer, nn.Linear):
-                    setattr(part, name, kind(layer.weight, layer.bias, batch_size))
-        self.unembedding = kind(model.output_weight, None, batch_size)  # type: ignore[assignment]
+                    setattr(part, name, make_matrix(layer.weight, layer.bias))
+        self.unembedding = make_matrix(model.output_weight, None)  # type: ignore[assignment]
         self.eval()
 
     @property
@@ -197,10 +196,16 @@ class DecodingGPT(GPT):
         positions = kv_cache.positions(1) if positions is None else positions
         rotation = None if self.rotary is None else self.rotary(positions)
         x = self.embed(ids, positions)
-        for block in self.blocks:
-            x = decode_block(cast(Block, block), x, kv_cache, rotation)
+        for layer, block in enumerate(self.blocks):
+            keys, values = kv_cache.room(layer, 1)
+            if (seen := self.config.sliding_window) is not None:
+                keys, values = keys[:, :, -seen:], values[:, :, -seen:]
+            x = self._decode_block(cast(Block, block), x, keys, values, rotation)
         hidden: Tensor = self.norm(x)
         return hidden
+
+    def _decode_block(self, *arguments: Any) -> Tensor:
+        return decode_block(*arguments)
 
     def _one_each(self, ids: Tensor, cache: KVCache) -> bool:
         """Return whether `decode_block` can serve: one token for each row, all rows alike."""
@@ -214,43 +219,68 @@ class DecodingGPT(GPT):
 
 
 def decode_block(
-    block: Block, x: Float[Tensor, "B 1 C"], cache: KVCache, rotation: Rotation | None
+    block: Block,
+    x: Float[Tensor, "B 1 C"],
+    keys: Float[Tensor, "B K S D"],
+    values: Float[Tensor, "B K S D"],
+    rotation: Rotation | None,
 ) -> Float[Tensor, "B 1 C"]:
     """Return what a block does to one token of each row, with as few calls as possible.
 
     The slow twin is `Block.forward`. Modules are called by their `forward`, because the hooks that
     a call looks for cost as much as a small operation.
+
+    Args:
+        block: the block.
+        x: the residual stream.
+        keys: all keys that the token sees; its own are written to the last place.
+        values: the same.
+        rotation: the token's own, if positions are rotary.
     """
     attention_norm, mlp_norm = block.attention_norm.forward, block.mlp_norm.forward
     if block.norm_position == "pre":
-        x = x + decode_attention(block.attention, attention_norm(x), cache, rotation)
+        x = x + decode_attention(block.attention, attention_norm(x), keys, values, rotation)
         return x + block.mlp.forward(mlp_norm(x))
-    x = attention_norm(x + decode_attention(block.attention, x, cache, rotation))
+    x = attention_norm(x + decode_attention(block.attention, x, keys, values, rotation))
     return mlp_norm(x + block.mlp.forward(x))
 
 
 def decode_attention(
     layer: CausalSelfAttention,
     x: Float[Tensor, "B 1 C"],
-    cache: KVCache,
+    keys: Float[Tensor, "B K S D"],
+    values: Float[Tensor, "B K S D"],
     rotation: Rotation | None,
 ) -> Float[Tensor, "B 1 C"]:
-    """Return what attention adds to one token of each row, which sees all that is in the cache."""
+    """Return what attention adds to one token of each row, which sees all keys."""
     config, B = layer.config, len(x)
     H, K, D = config.n_head, config.n_kv_head, config.d_head
     heads = layer.qkv.forward(x).view(B, H + 2 * K, 1, D)
     qk, v = heads.split((H + K, K), 1)
     if layer.q_norm is not None and layer.k_norm is not None:
         q, k = qk.split((H, K), 1)
-        qk = torch.cat((layer.q_norm(q), layer.k_norm(k)), 1)
+        qk = torch.cat((layer.q_norm.forward(q), layer.k_norm.forward(k)), 1)
     if rotation is not None:
         qk = apply_rotary(qk, rotation)
     q, k = qk.split((H, K), 1)
-    keys, values = cache.write(layer.layer, k, v)
-    if config.sliding_window is not None:
-        keys, values = (kept[:, :, -config.sliding_window :] for kept in (keys, values))
-    out = scaled_dot_product_attention(q, keys, values, enable_gqa=H != K)
-    return layer.output.forward(out.reshape(B, 1, H * D))
+    keys[:, :, -1:], values[:, :, -1:] = k, v
+    return layer.output.forward(seen_by_one(q, keys, values).reshape(B, 1, H * D))
+
+
+def seen_by_one(
+    q: Float[Tensor, "B H 1 D"], keys: Float[Tensor, "B K S D"], values: Float[Tensor, "B K S D"]
+) -> Float[Tensor, "B H 1 D"]:
+    """Return attention's output for one query, which sees all keys.
+
+    torch's own, the slow twin, is a call that a compiler cannot look into. What it does with one
+    query are two sums, which are compiled together with what is around them.
+    """
+    if not torch.compiler.is_compiling():
+        return scaled_dot_product_attention(q, keys, values, enable_gqa=q.shape[1] != keys.shape[1])
+    groups = q.unflatten(1, (keys.shape[1], -1))  # (B, K, H / K, 1, D)
+    scores = (groups * keys[:, :, None]).sum(-1) / q.shape[-1] ** 0.5
+    output: Tensor = (scores.softmax(-1)[..., None] * values[:, :, None]).sum(-2).view(q.shape)
+    return output
 
 
 def prepare_for_decoding(
@@ -270,16 +300,22 @@ def prepare_for_decoding(
         ValueError: the model is not in float32 on the CPU, there are no such weights, or this build
             of PyTorch lacks what they need.
     """
-    check_choice(weights, "weights", MatrixType)
     checked_integer(batch_size, "batch_size", 1)
+    check_preparable(model, weights)
+    if ONEDNN is None:
+        raise ValueError("this PyTorch has no oneDNN, which prepared models need: use the model")
+    if weights == "float16" and "fbgemm" not in torch.backends.quantized.supported_engines:
+        raise ValueError("weights='float16' needs FBGEMM, which this PyTorch lacks: take bfloat16")
+    kind = MATRICES[weights]
+    return DecodingGPT(model, lambda weight, bias: kind(weight, bias, batch_size))
+
+
+def check_preparable(model: GPT, weights: MatrixType) -> None:
+    """Raise ValueError unless there are such weights, and the model is in float32 on the CPU."""
+    check_choice(weights, "weights", MatrixType)
     for name, parameter in model.named_parameters():
         if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
             raise ValueError(
                 f"{name} is {parameter.dtype} on {parameter.device}: only a float32 model on the "
                 "CPU can be prepared; weights='float16' says how its matrices are stored"
             )
-    if ONEDNN is None:
-        raise ValueError("this PyTorch has no oneDNN, which prepared models need: use the model")
-    if weights == "float16" and "fbgemm" not in torch.backends.quantized.supported_engines:
-        raise ValueError("weights='float16' needs FBGEMM, which this PyTorch lacks: take bfloat16")
-    return DecodingGPT(model, weights, batch_size)

@@ -106,7 +106,32 @@ class KVCache:
             CacheFullError: there is no room; nothing was changed.
             ValueError: tensors of another shape, dtype or device, or that want a gradient.
         """
-        n_new, longest = self._check(layer, k, v), max(self.lengths)
+        n_new = self._check(layer, k, v)
+        kept = self._extended(layer, n_new)
+        for store, all_of_it, new in zip((self.keys, self.values), kept, (k, v), strict=True):
+            if self.even:
+                all_of_it[:, :, max(self.lengths) :] = new
+            else:
+                rows = torch.arange(len(self.lengths), device=store.device)[:, None]
+                store[layer][rows, :, self.positions(n_new)] = new.transpose(1, 2)
+        return kept
+
+    def room(
+        self, layer: int, n_new: int
+    ) -> tuple[Float[Tensor, "B K S D"], Float[Tensor, "B K S D"]]:
+        """Return what `write` does, for a caller who writes the last n_new places of it himself.
+
+        Raises:
+            CacheFullError: there is no room; nothing was changed.
+            ValueError: the rows have different lengths, so that new places are not the last ones.
+        """
+        if not self.even:
+            raise ValueError(f"the rows have different lengths, {self.lengths}: use write")
+        return self._extended(layer, n_new)
+
+    def _extended(self, layer: int, n_new: int) -> tuple[Tensor, Tensor]:
+        """Note that a layer writes n_new places, and return its keys and values with these."""
+        longest = max(self.lengths)
         if longest + n_new > self.capacity:
             raise CacheFullError(
                 f"the cache holds {self.capacity} tokens a row (capacity); the longest row has "
@@ -114,15 +139,8 @@ class KVCache:
                 "tokens and read the rest again, or use a RollingKVCache"
             )
         self._written[layer] = n_new
-        for store, new in ((self.keys[layer], k), (self.values[layer], v)):
-            if self.even:
-                store[:, :, longest : longest + n_new] = new
-            else:
-                rows = torch.arange(len(self.lengths), device=store.device)[:, None]
-                store[rows, :, self.positions(n_new)] = new.transpose(1, 2)
-        return self.keys[layer, :, :, : longest + n_new], self.values[
-            layer, :, :, : longest + n_new
-        ]
+        end = longest + n_new
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def advance(self, n_new: int | Sequence[int]) -> None:
         """Count n_new more tokens in each row, or in row b n_new[b] of them.
@@ -242,6 +260,10 @@ class RollingKVCache(KVCache):
                 joined = torch.cat((store, new), 2).transpose(1, 2)
                 store.copy_(joined[rows, kept].transpose(1, 2))
         self._pending = {}
+
+    def room(self, layer: int, n_new: int) -> tuple[Tensor, Tensor]:
+        """Raise ValueError: new keys have no place of their own until `advance`."""
+        raise ValueError("a RollingKVCache has no room behind its rows: use write")
 
     def truncate(self, lengths: int | Sequence[int]) -> None:
         """Raise ValueError: what rolled out of the cache cannot come back."""

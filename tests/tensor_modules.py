@@ -5,6 +5,7 @@ TENSOR_MODULES = (
     "gptbook.beam_search",
     "gptbook.checkpoint",
     "gptbook.data",
+    "gptbook.compiled_decoder",
     "gptbook.decoder",
     "gptbook.device",
     "gptbook.flash_attention",

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("losses", "sampling", "lora", "quantize", "optim", "schedules", "distributed",
      "interop_config", "interop"),
     ("tracking", "checkpoint", "readers", "text_stream", "constraints", "generation",
-     "beam_search", "decoder", "speculative", "scaling_laws"),
+     "beam_search", "decoder", "compiled_decoder", "speculative", "scaling_laws"),
     ("evals", "interpret", "training_data", "validation", "run_guard", "trainer"),
     ("sft", "reward_model", "rollout", "advantages", "ppo", "dpo", "grpo"),
     ("app", "grading"),

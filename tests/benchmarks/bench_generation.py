@@ -5,11 +5,12 @@
 
 All have the same random weights, get the same prompts of 64 tokens, and write 128 greedily; in
 float32 they must write the same. Each contender is a process of its own. "compiled" is what
-transformers compiles itself: a static cache, and torch.compile for the steps behind the prompt. The
-limit of a step is the time in which the machine reads the matrices once, at the rate at which it
-sums a large array, measured in the same process. One more process multiplies one row and eight
-with all matrices of the model, in the ways that PyTorch has for it. Linux only: memory is what the
-kernel says (VmHWM, set back after the model is made). About eight minutes.
+transformers compiles itself: a static cache, and torch.compile for the steps behind the prompt;
+"gptbook compiled" is compile_for_decoding, which is for one row. The limit of a step is the time in
+which the machine reads the matrices once, at the rate at which it sums a large array, measured in
+the same process. One more process multiplies one row and eight with all matrices of the model, in
+the ways that PyTorch has for it. Linux only: memory is what the kernel says (VmHWM, set back after
+the model is made). About ten minutes.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 from tqdm import tqdm
 
+from gptbook.compiled_decoder import compile_for_decoding, one_row_product
 from gptbook.config import GPTConfig
 from gptbook.decoder import (
     MATRICES,
@@ -49,8 +51,9 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "book" / "results" / "bench_generation.json"
 PEER, COMPILED, PLAIN = "transformers", "transformers, compiled", "gptbook"
 PREPARED: dict[str, MatrixType] = {f"gptbook, {kind}": kind for kind in MATRICES}
-CONTENDERS = (PEER, COMPILED, PLAIN, *PREPARED)
-EXACT = (PEER, COMPILED, PLAIN, "gptbook, float32")
+STREAMED: dict[str, MatrixType] = {f"gptbook compiled, {kind}": kind for kind in MATRICES}
+CONTENDERS = (PEER, COMPILED, PLAIN, *PREPARED, *STREAMED)
+EXACT = (PEER, COMPILED, PLAIN, "gptbook, float32", "gptbook compiled, float32")
 """Those that compute in float32, and so must write the same."""
 BATCHES = (1, 8)
 PRODUCTS = "products"
@@ -125,6 +128,8 @@ def make_writer(contender: str, config: GPTConfig, ids: Tensor) -> Write:
         return their_write(their_model(model).eval(), ids, contender == COMPILED)
     if contender in PREPARED:
         model = prepare_for_decoding(model, PREPARED[contender], batch_size=len(ids))
+    if contender in STREAMED:
+        model = compile_for_decoding(model, STREAMED[contender])
     return our_write(model, ids)
 
 
@@ -133,7 +138,8 @@ def measure(contender: str, n_threads: int, quick: bool) -> list[dict[str, Any]]
     if contender == PRODUCTS:
         return products(n_threads, quick)
     torch.set_num_threads(n_threads)
-    return [measure_batch(contender, n_rows, quick) for n_rows in BATCHES]
+    batches = BATCHES[:1] if contender in STREAMED else BATCHES
+    return [measure_batch(contender, n_rows, quick) for n_rows in batches]
 
 
 def measure_batch(contender: str, n_rows: int, quick: bool) -> dict[str, Any]:
@@ -181,7 +187,7 @@ def measure_batch(contender: str, n_rows: int, quick: bool) -> dict[str, Any]:
 
 def torch_bytes(contender: str) -> int:
     """Return the bytes of a number in a contender's matrices."""
-    kind: torch.dtype = getattr(torch, PREPARED.get(contender, "float32"))
+    kind: torch.dtype = getattr(torch, (PREPARED | STREAMED).get(contender, "float32"))
     return kind.itemsize
 
 
@@ -198,6 +204,15 @@ def product_forms() -> dict[str, Callable[[Tensor], Callable[[Tensor], Tensor]]]
         stored = onednn_packed(weight, 8)
         return lambda x: onednn_linear(x, stored)
 
+    compiled = torch.compile(one_row_product, dynamic=False)
+
+    def streamed(kind: torch.dtype) -> Callable[[Tensor], Callable[[Tensor], Tensor]]:
+        def form(weight: Tensor) -> Callable[[Tensor], Tensor]:
+            stored = weight.to(kind)
+            return lambda x: compiled(x[0], stored)
+
+        return form
+
     return {
         "float32, linear": lambda weight: lambda x: linear(x, weight),
         "float32, oneDNN": prepared("float32"),
@@ -206,6 +221,9 @@ def product_forms() -> dict[str, Callable[[Tensor], Callable[[Tensor], Tensor]]]
         "bfloat16, oneDNN": prepared("bfloat16"),
         "float16, FBGEMM": prepared("float16"),
         "int8": prepared("int8"),
+        "float32, compiled": streamed(torch.float32),
+        "float16, compiled": streamed(torch.float16),
+        "int8, compiled": streamed(torch.int8),
     }
 
 
@@ -216,11 +234,15 @@ def products(n_threads: int, quick: bool) -> list[dict[str, Any]]:
     weights = [p.detach() for p in model.blocks.parameters() if p.ndim == 2]
     weights.append(model.output_weight.detach())
     plan, rows = (QUICK if quick else FULL), []
+    torch._dynamo.config.recompile_limit = 64  # one for each shape and type
     for name, form in product_forms().items():
+        one_row = "compiled" in name
+        if one_row and quick:
+            continue
         kind: torch.dtype = getattr(torch, name.partition(",")[0])
         ready = [form(w.bfloat16() if name == "bfloat16, linear" else w) for w in weights]
         n_bytes = sum(w.numel() for w in weights) * kind.itemsize
-        for n_rows in BATCHES:
+        for n_rows in BATCHES[:1] if one_row else BATCHES:
             inputs = [torch.randn(n_rows, w.shape[1]) for w in weights]
 
             def multiply(pairs: list[Any]) -> None:
@@ -311,8 +333,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.contender:
         print(json.dumps(measure(arguments.contender, arguments.threads, arguments.quick)))
         return 0
-    left_out = COMPILED if arguments.quick or arguments.uncompiled else ""
-    contenders = [name for name in CONTENDERS if name != left_out]
+    left_out = (COMPILED, *STREAMED) if arguments.quick or arguments.uncompiled else ()
+    contenders = [name for name in CONTENDERS if name not in left_out]
     rows = medians(contenders, arguments.rounds, arguments.threads, arguments.quick)
     alone = in_a_process(PRODUCTS, arguments.threads, arguments.quick)
     for row in (*rows, *alone):
