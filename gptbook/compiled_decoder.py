@@ -27,7 +27,7 @@ from gptbook.decoder import (
 )
 from gptbook.linear import linear
 from gptbook.model import GPT
-from gptbook.readers import CachedReader
+from gptbook.readers import make_cache
 
 ROWS_AT_A_TIME = 4
 """Rows of a matrix that are multiplied together (of 1, 2, 4 and 8, the fastest on an EPYC)."""
@@ -130,6 +130,18 @@ class CompiledGPT(DecodingGPT):
             StreamedMatrix.forward, fullgraph=True
         )
 
+    @torch.no_grad()
+    def compile_now(self) -> None:
+        """Compile what is compiled, for caches of every length."""
+        x = torch.zeros(1, 1, self.config.d_model)
+        cache = make_cache(self, 1, 3)
+        keys, values = cache.keys[0, :, :, :2], cache.values[0, :, :, :2]
+        for kept in (keys, values):
+            torch._dynamo.mark_dynamic(kept, 2)
+        rotation = None if self.rotary is None else self.rotary(cache.positions(1))
+        self._decode_block(self.blocks[0], x, keys, values, rotation)
+        self.unembed(x)
+
     def unembed(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
         """Return the logits that hidden states are for."""
         *places, width = hidden.shape
@@ -140,13 +152,11 @@ class CompiledGPT(DecodingGPT):
         return logits.view(*places, -1)
 
     def _decode_block(self, *arguments: Any) -> Tensor:
-        _, x, keys, values, _ = arguments
+        x, keys = arguments[1:3]
         length, width = keys.shape[2:]
         # Lengths that would be compiled as special cases: no row before it, and a full cache.
         if len(x) > 1 or length == 1 or keys.stride(1) == length * width:
             return decode_block(*arguments)
-        for kept in (keys, values):
-            torch._dynamo.maybe_mark_dynamic(kept, 2)
         step: Tensor = self._compiled_block(*arguments)
         return step
 
@@ -169,8 +179,5 @@ def compile_for_decoding(model: GPT, weights: MatrixType = "float32") -> Compile
     """
     check_preparable(model, weights)
     compiled = CompiledGPT(model, weights)
-    if model.config.context_length > 2:
-        reader = CachedReader(compiled, 1, capacity=3)
-        for _ in range(2):
-            reader.read([[0]])
+    compiled.compile_now()
     return compiled

@@ -196,10 +196,10 @@ class DecodingGPT(GPT):
         positions = kv_cache.positions(1) if positions is None else positions
         rotation = None if self.rotary is None else self.rotary(positions)
         x = self.embed(ids, positions)
-        for layer, block in enumerate(self.blocks):
-            keys, values = kv_cache.room(layer, 1)
-            if (seen := self.config.sliding_window) is not None:
-                keys, values = keys[:, :, -seen:], values[:, :, -seen:]
+        kept = kv_cache.room(1)
+        if (seen := self.config.sliding_window) is not None:
+            kept = kept[0][..., -seen:, :], kept[1][..., -seen:, :]
+        for block, keys, values in zip(self.blocks, *kept, strict=True):
             x = self._decode_block(cast(Block, block), x, keys, values, rotation)
         hidden: Tensor = self.norm(x)
         return hidden

@@ -107,19 +107,18 @@ class KVCache:
             ValueError: tensors of another shape, dtype or device, or that want a gradient.
         """
         n_new = self._check(layer, k, v)
-        kept = self._extended(layer, n_new)
-        for store, all_of_it, new in zip((self.keys, self.values), kept, (k, v), strict=True):
+        longest, end = max(self.lengths), self._end(n_new)
+        self._written[layer] = n_new
+        for store, new in ((self.keys[layer], k), (self.values[layer], v)):
             if self.even:
-                all_of_it[:, :, max(self.lengths) :] = new
+                store[:, :, longest:end] = new
             else:
                 rows = torch.arange(len(self.lengths), device=store.device)[:, None]
-                store[layer][rows, :, self.positions(n_new)] = new.transpose(1, 2)
-        return kept
+                store[rows, :, self.positions(n_new)] = new.transpose(1, 2)
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
-    def room(
-        self, layer: int, n_new: int
-    ) -> tuple[Float[Tensor, "B K S D"], Float[Tensor, "B K S D"]]:
-        """Return what `write` does, for a caller who writes the last n_new places of it himself.
+    def room(self, n_new: int) -> tuple[Float[Tensor, "L B K S D"], Float[Tensor, "L B K S D"]]:
+        """Return what `write` does, of all layers, for a caller who writes the last n_new places.
 
         Raises:
             CacheFullError: there is no room; nothing was changed.
@@ -127,10 +126,12 @@ class KVCache:
         """
         if not self.even:
             raise ValueError(f"the rows have different lengths, {self.lengths}: use write")
-        return self._extended(layer, n_new)
+        end = self._end(n_new)
+        self._written = [n_new] * len(self.keys)
+        return self.keys[:, :, :, :end], self.values[:, :, :, :end]
 
-    def _extended(self, layer: int, n_new: int) -> tuple[Tensor, Tensor]:
-        """Note that a layer writes n_new places, and return its keys and values with these."""
+    def _end(self, n_new: int) -> int:
+        """Return the length of the longest row with n_new tokens more, if there is room."""
         longest = max(self.lengths)
         if longest + n_new > self.capacity:
             raise CacheFullError(
@@ -138,9 +139,7 @@ class KVCache:
                 f"{longest}, and {n_new} more do not fit: make a larger one, drop the oldest "
                 "tokens and read the rest again, or use a RollingKVCache"
             )
-        self._written[layer] = n_new
-        end = longest + n_new
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        return longest + n_new
 
     def advance(self, n_new: int | Sequence[int]) -> None:
         """Count n_new more tokens in each row, or in row b n_new[b] of them.
@@ -261,7 +260,7 @@ class RollingKVCache(KVCache):
                 store.copy_(joined[rows, kept].transpose(1, 2))
         self._pending = {}
 
-    def room(self, layer: int, n_new: int) -> tuple[Tensor, Tensor]:
+    def room(self, n_new: int) -> tuple[Tensor, Tensor]:
         """Raise ValueError: new keys have no place of their own until `advance`."""
         raise ValueError("a RollingKVCache has no room behind its rows: use write")
 

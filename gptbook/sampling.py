@@ -409,7 +409,7 @@ def reported(
     """Return a Sample, with what is to be said of broken rows."""
     z = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logprobs = token_logprobs(z, ids)
-    broken = broken_rows(z) | ~logprobs.isfinite()
+    broken = ~logprobs.isfinite()  # so are those of NaN, +inf, and nothing above -inf
     if allowed is not None:
         broken |= ~(allowed & (z > -math.inf)).any(-1)
     return Sample(

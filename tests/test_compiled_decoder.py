@@ -1,6 +1,7 @@
 """The compiled decoder: the logits of the plain model, one compilation for all lengths."""
 
 import json
+import mmap
 import shutil
 import subprocess
 import sys
@@ -65,7 +66,7 @@ def test_tensors_are_copied_one_behind_the_other(
     huge: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not huge:
-        monkeypatch.delattr(compiled_decoder.mmap, "MADV_HUGEPAGE", raising=False)
+        monkeypatch.delattr(mmap, "MADV_HUGEPAGE", raising=False)
     tensors = [
         torch.randn(3, 5), torch.randn(700, 800).bfloat16(), torch.randn(5).half(),
         torch.randint(-127, 128, (7, 3), dtype=torch.int8), torch.randn(1),
@@ -76,7 +77,7 @@ def test_tensors_are_copied_one_behind_the_other(
         assert torch.equal(copy, tensor)
         assert copy.data_ptr() != tensor.data_ptr()
         assert not huge or copy.data_ptr() % compiled_decoder.ALIGNMENT == 0
-    if huge and hasattr(compiled_decoder.mmap, "MADV_HUGEPAGE"):
+    if huge and hasattr(mmap, "MADV_HUGEPAGE"):
         starts = [copy.data_ptr() for copy in copies]
         ends = [copy.data_ptr() + copy.nbytes for copy in copies]
         assert starts[0] % compiled_decoder.HUGE_PAGE == 0

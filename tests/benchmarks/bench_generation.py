@@ -7,10 +7,10 @@ All have the same random weights, get the same prompts of 64 tokens, and write 1
 float32 they must write the same. Each contender is a process of its own. "compiled" is what
 transformers compiles itself: a static cache, and torch.compile for the steps behind the prompt;
 "gptbook compiled" is compile_for_decoding, which is for one row. The limit of a step is the time in
-which the machine reads the matrices once, at the rate at which it sums a large array, measured in
-the same process. One more process multiplies one row and eight with all matrices of the model, in
-the ways that PyTorch has for it. Linux only: memory is what the kernel says (VmHWM, set back after
-the model is made). About ten minutes.
+which the machine reads the matrices once, at the rate at which it sums a large array, measured
+before and after each text. One more process multiplies one row and eight with all matrices of the
+model, in the ways that PyTorch has for it. Linux only: memory is what the kernel says (VmHWM, set
+back after the model is made). About fourteen minutes.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ EXACT = (PEER, COMPILED, PLAIN, "gptbook, float32", "gptbook compiled, float32")
 """Those that compute in float32, and so must write the same."""
 BATCHES = (1, 8)
 PRODUCTS = "products"
-FULL = {"prompt": 64, "new": 128, "tries": 2, "array": 1 << 27}
+FULL = {"prompt": 64, "new": 128, "tries": 4, "array": 1 << 27}
 QUICK = {"prompt": 8, "new": 4, "tries": 1, "array": 1 << 20}
 
 Write = Callable[[int], list[list[int]]]
@@ -158,25 +159,30 @@ def measure_batch(contender: str, n_rows: int, quick: bool) -> dict[str, Any]:
     made = time.perf_counter()
     write(plan["new"])  # warms up, and compiles
     ready = time.perf_counter()
-    read, copied = rates(plan["array"])
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     first, _ = best_seconds(lambda: write(1), 3)
-    whole, written = best_seconds(lambda: write(plan["new"]), plan["tries"])
+    written = write(plan["new"])
     peak = resident("VmHWM")
-    read, copied = (max(pair) for pair in zip((read, copied), rates(plan["array"]), strict=True))
-    step = (whole - first) / (plan["new"] - 1)
+    steps, (*reads, copied) = [], rates(plan["array"])
+    for _ in range(plan["tries"]):  # the rate changes from second to second, so both in turn
+        whole, _ = best_seconds(lambda: write(plan["new"]), 1)
+        steps.append((whole - first) / (plan["new"] - 1))
+        reads.append(rates(plan["array"])[0])
+    around = [(before + after) / 2 for before, after in pairwise(reads)]
     n_bytes = matrix_parameters(config) * torch_bytes(contender)
+    shares = [n_bytes / read / 1e9 / step for read, step in zip(around, steps, strict=True)]
+    step, read = min(steps), statistics.median(around)
     return {
         "what": contender,
         "rows": n_rows,
         "first token ms": 1e3 * first,
         "step ms": 1e3 * step,
-        "tokens/s": n_rows * plan["new"] / whole,
+        "tokens/s": n_rows * plan["new"] / (first + step * (plan["new"] - 1)),
         "weights MB": n_bytes / MEGABYTE,
         "read GB/s": read,
         "copy GB/s": copied,
         "limit ms": n_bytes / read / 1e6,
-        "share of the limit": n_bytes / read / 1e9 / step,
+        "share of the limit": statistics.median(shares),
         "peak MB": peak / MEGABYTE,
         "peak above libraries MB": (peak - libraries) / MEGABYTE,
         "making s": made - started,
