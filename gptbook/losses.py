@@ -70,14 +70,14 @@ def check_targets(targets: Tensor, vocab_size: int, ignore_index: int) -> None:
         )
 
 
-CHUNK_BYTES = {"cpu": 1 << 26}
+CHUNK_BYTES = {"cpu": 1 << 27}
 """Bytes of logits at a time by kind of device: on a CPU, a few hundred rows of GPT-2's."""
 
 CHUNK_BYTES_ELSEWHERE = 1 << 28
 """The same on other devices: enough rows to keep a GPU busy."""
 
 BLOCK = 4096
-"""Rows of the logits' matrix that a CPU multiplies at a time."""
+"""Rows of the logits' matrix that are multiplied at a time where results are converted."""
 
 
 class Chunks(NamedTuple):
@@ -96,18 +96,20 @@ class Chunks(NamedTuple):
     total: torch.dtype
 
 
-def logits_into(out: Tensor, hidden: Tensor, weight: Tensor) -> None:
-    """Set out, (n, V), to the logits of hidden, (n, C).
+def logits_of(hidden: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the logits of hidden, (n, C), as (n, V) in dtype.
 
-    On a CPU by blocks of the matrix, so that what `linear` returns is copied while it is in the
-    cache, and the memory that it needs is not asked of the system for each chunk.
+    Where that is not the type of the product, by blocks of the matrix: else the logits would be
+    held in both types.
     """
-    if out.is_cpu or out.dtype != hidden.dtype:
-        size = BLOCK if out.is_cpu else len(weight)
-        for columns, rows in zip(torch.split(out, size, 1), torch.split(weight, size), strict=True):
-            columns.copy_(linear(hidden, rows))
-    else:
-        torch.mm(hidden, weight.T, out=out)
+    if hidden.dtype == dtype:
+        return linear(hidden, weight)
+    logits = hidden.new_empty((len(hidden), len(weight)), dtype=dtype)
+    for columns, rows in zip(
+        torch.split(logits, BLOCK, 1), torch.split(weight, BLOCK), strict=True
+    ):
+        columns.copy_(linear(hidden, rows))
+    return logits
 
 
 def nats_and_gradient_(logits: Tensor, targets: Tensor) -> Tensor:
@@ -139,18 +141,18 @@ def loss_and_gradients(
         torch.zeros_like(tensor, dtype=chunks.total) if want else None
         for tensor, want in zip((x, matrix), wanted, strict=True)
     ]
-    n_rows = min(chunks.tokens, len(x))
-    buffer = x.new_empty((n_rows, len(matrix)), dtype=chunks.total)
-    for start in range(0, len(x), chunks.tokens):
-        rows = slice(start, start + chunks.tokens)
-        logits = buffer[: len(x[rows])]
-        logits_into(logits, x[rows], matrix)
+    n_chunks = max(-(-len(x) // chunks.tokens), 1)
+    n_rows = max(-(-len(x) // n_chunks), 1)  # chunks of equal size, without a small one at the end
+    for start in range(0, len(x), n_rows):
+        rows = slice(start, start + n_rows)
+        logits = logits_of(x[rows], matrix, chunks.total)
         loss += nats_and_gradient_(logits, targets[rows, None])
         slope = logits.to(chunks.dtype)
         if gradients[0] is not None:
             gradients[0][rows].add_(linear(slope, matrix.T), alpha=chunks.scale)
         if gradients[1] is not None:
             add_product(gradients[1], slope.T, x[rows], chunks.scale)
+        del logits, slope  # before the next ones take memory
     return loss * chunks.scale, gradients
 
 

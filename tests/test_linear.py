@@ -114,7 +114,7 @@ def test_only_what_is_needed_is_computed(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(module, "ONEDNN", counted)
     x, weight, bias = operands(6)
     linear(x.detach(), weight, bias).sum().backward()
-    assert calls == [(6, 40), (40, 24)]
+    assert calls == [(6, 40)]  # the matrix's gradient is MKL's
     calls.clear()
     linear(x, weight.detach(), None).sum().backward()
     assert calls == [(6, 40), (6, 24)]
