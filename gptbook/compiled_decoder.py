@@ -175,9 +175,15 @@ def compile_for_decoding(model: GPT, weights: MatrixType = "float32") -> Compile
 
     Raises:
         ValueError: the model is not in float32 on the CPU, or there are no such weights.
-        torch._inductor.exc.InductorError: there is no compiler that works.
+        OSError: torch.compile failed, which on a CPU is most often for want of a C++ compiler.
     """
     check_preparable(model, weights)
     compiled = CompiledGPT(model, weights)
-    compiled.compile_now()
+    try:
+        compiled.compile_now()
+    except torch._dynamo.exc.BackendCompilerFailed as error:
+        raise OSError(
+            "torch.compile failed, which on a CPU needs a C++ compiler such as g++: install one, "
+            f"or use prepare_for_decoding, which needs none ({str(error).splitlines()[0]})"
+        ) from error
     return compiled

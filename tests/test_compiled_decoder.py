@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
+from torch import Tensor
 
 from gptbook import compiled_decoder
-from gptbook.compiled_decoder import compile_for_decoding, in_huge_pages, one_row_product
+from gptbook.compiled_decoder import (
+    CompiledGPT,
+    compile_for_decoding,
+    in_huge_pages,
+    one_row_product,
+)
 from gptbook.config import GPTConfig
 from gptbook.decoder import MATRICES
 from gptbook.model import GPT
@@ -88,9 +95,19 @@ def test_tensors_are_copied_one_behind_the_other(
     assert not (tensors[0] == 7).any()
 
 
+def in_vain(x: Tensor) -> Tensor:
+    """Be compiled where there is no compiler; no function of the package, for jaxtyping's sake."""
+    return x.sin() + 1
+
+
 def test_what_cannot_be_compiled_is_said() -> None:
     model = GPT(GPTConfig(vocab_size=11, context_length=4, n_layer=1, n_head=1, d_model=8))
-    with pytest.raises(ValueError, match="weights"):
-        compile_for_decoding(model, "int4")  # type: ignore[arg-type]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch._inductor.config.cpp, "cxx", (None, "/no/compiler"))
+        patch.setattr(
+            CompiledGPT, "compile_now", lambda self: torch.compile(in_vain)(torch.ones(2))
+        )
+        with pytest.raises(OSError, match=r"C\+\+ compiler .*No working C\+\+ compiler"):
+            compile_for_decoding(model)
     with pytest.raises(ValueError, match=r"tokens.weight is torch.float64 on cpu"):
         compile_for_decoding(model.double())

@@ -20,9 +20,12 @@ import torch
 
 from gptbook.app import chat_model as chat_models
 from gptbook.app.chat import Chat, command, talk
-from gptbook.app.main import main
+from gptbook.app.generate_commands import made_fast
+from gptbook.app.main import build_parser, main
 from gptbook.app.models import LoadedModel, load_model
+from gptbook.compiled_decoder import CompiledGPT
 from gptbook.config import small_model
+from gptbook.decoder import DecodingGPT
 from gptbook.generation import GenerationConfig
 from gptbook.interop import save_huggingface
 from gptbook.train_config import DataConfig, TrainConfig
@@ -92,6 +95,32 @@ def test_a_pattern_is_kept(run: str, capsys: pytest.CaptureFixture[str]) -> None
     assert re.fullmatch(r"It is (yes|no)[.!]\n", capsys.readouterr().out)
 
 
+def test_in_other_types(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for more in ([], ["--weights", "float32"], ["--weights", "int8"]):
+        assert generate(run, "--prompt", "Once", "--temperature", "0", *more) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1]
+    assert texts[2].startswith("Once")
+
+
+def test_compiled_or_in_another_type_is_what_is_asked_for(run: str) -> None:
+    loaded = load_model(run)
+    parser = build_parser()
+
+    def fast(*more: str) -> Any:
+        arguments = parser.parse_args(["generate", "--model", run, "--prompt", "a", *more])
+        with pytest.MonkeyPatch.context() as patch:  # what is compiled is tested elsewhere
+            patch.setattr(CompiledGPT, "compile_now", lambda self: None)
+            return made_fast(loaded, arguments).model
+
+    assert fast() is loaded.model
+    assert type(fast("--weights", "bfloat16")) is DecodingGPT
+    compiled = fast("--compile", "--weights", "int8")
+    assert type(compiled) is CompiledGPT
+    assert compiled.bytes_per_token == fast("--weights", "int8").bytes_per_token
+
+
 def test_several_texts_are_told_apart(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert generate(run, "--prompt", "a", "--n", "2", "--temperature", "0") == 0
     assert re.match(r"--- 1 \(\w+\)\na", capsys.readouterr().out)
@@ -105,6 +134,7 @@ def test_several_texts_are_told_apart(run: str, capsys: pytest.CaptureFixture[st
         (["--pattern", "("], "pattern"),
         (["--stop", ""], "stop"),
         (["--prompt", "word " * 300], "context_length"),
+        (["--compile", "--n", "2"], "--compile is for one text at a time, not 2"),
     ],
 )
 def test_mistakes_are_named(

@@ -594,6 +594,30 @@ def test_forgotten_tokens_cannot_be_counted_again() -> None:
         cache.advance(2)
 
 
+def test_what_is_written_to_the_room_is_what_write_writes(rng: random.Random) -> None:
+    seed = generator(rng)
+    written_, roomy = KVCache(2, 2, 3, 4, 9), KVCache(2, 2, 3, 4, 9)
+    for n_new in (3, 1, 0, 2, 3):
+        new = torch.randn(2, 2, 2, 3, n_new, 4, generator=seed)  # keys and values, layers
+        keys, values = roomy.room(n_new)
+        assert keys.shape == values.shape == (2, 2, 3, written_.lengths[0] + n_new, 4)
+        keys[..., keys.shape[3] - n_new :, :] = new[0]
+        values[..., keys.shape[3] - n_new :, :] = new[1]
+        for layer in range(2):
+            kept = written_.write(layer, new[0, layer], new[1, layer])
+            assert torch.equal(keys[layer], kept[0])
+            assert torch.equal(values[layer], kept[1])
+        written_.advance(n_new)
+        roomy.advance(n_new)
+    with pytest.raises(CacheFullError, match="9 tokens a row"):
+        roomy.room(1)
+    roomy.truncate([4, 5])
+    with pytest.raises(ValueError, match="use write"):
+        roomy.room(1)
+    with pytest.raises(ValueError, match="use write"):
+        RollingKVCache(2, 2, 3, 4, 9).room(1)
+
+
 def test_a_rolling_cache_cannot_be_truncated() -> None:
     cache = written(kind=RollingKVCache)
     with pytest.raises(ValueError, match=r"truncate.*KVCache"):

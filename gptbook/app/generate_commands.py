@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def add_commands(commands: "Subparsers[argparse.ArgumentParser]") -> None:
         "--pattern", metavar="REGEX", help="write only what this regular expression matches"
     )
     add_settings(generate, max_new_tokens=128, temperature=1.0)
+    add_speed(generate)
     generate.set_defaults(run=run_generate)
 
     chat = commands.add_parser(
@@ -54,6 +56,7 @@ def add_commands(commands: "Subparsers[argparse.ArgumentParser]") -> None:
     )
     chat.add_argument("--model", metavar="DIR|NAME", help=MODEL_HELP)
     add_settings(chat, max_new_tokens=160, temperature=0.7)
+    add_speed(chat)
     chat.set_defaults(run=run_chat)
 
 
@@ -82,6 +85,45 @@ def add_settings(
         action="store_true",
         help="go on at the end of the model's context, and let it forget the beginning",
     )
+
+
+def add_speed(parser: argparse.ArgumentParser) -> None:
+    """Add what makes a large model write faster."""
+    parser.add_argument(
+        "--weights",
+        choices=("float32", "float16", "bfloat16", "int8"),
+        help="keep the matrices in this type, so that less is read for each token",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the model for one text at a time: some seconds first, then the fastest; "
+        "needs a C++ compiler",
+    )
+
+
+def made_fast(
+    loaded: "LoadedModel", arguments: argparse.Namespace, n_rows: int = 1
+) -> "LoadedModel":
+    """Return the model as --weights and --compile want it, for so many texts at a time.
+
+    Raises:
+        ValueError: --compile with several texts.
+    """
+    if arguments.compile and n_rows > 1:
+        raise ValueError(f"--compile is for one text at a time, not {n_rows}: leave it out")
+    if arguments.compile:
+        from gptbook.compiled_decoder import compile_for_decoding
+
+        return replace(
+            loaded, model=compile_for_decoding(loaded.model, arguments.weights or "float32")
+        )
+    if arguments.weights is not None:
+        from gptbook.decoder import prepare_for_decoding
+
+        model = prepare_for_decoding(loaded.model, arguments.weights, batch_size=n_rows)
+        return replace(loaded, model=model)
+    return loaded
 
 
 def settings(arguments: argparse.Namespace) -> "GenerationConfig":
@@ -114,7 +156,7 @@ def run_generate(arguments: argparse.Namespace) -> None:
     config = settings(arguments)
     checked_integer(arguments.n, "--n", 1)
     prompts = [sys.stdin.read() if prompt == "-" else prompt for prompt in arguments.prompt]
-    loaded = load_model(arguments.model)
+    loaded = made_fast(load_model(arguments.model), arguments, len(prompts) * arguments.n)
     if len(prompts) * arguments.n == 1 and not arguments.json:
         write_one(loaded, prompts[0], config, arguments.pattern)
         return
@@ -201,4 +243,4 @@ def run_chat(arguments: argparse.Namespace) -> None:
         from gptbook.app.models import load_model
 
         loaded = load_model(arguments.model)
-    talk(Chat(loaded, config))
+    talk(Chat(made_fast(loaded, arguments), config))
