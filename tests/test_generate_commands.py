@@ -202,6 +202,9 @@ def test_a_message_is_changed_or_left(chat: Chat, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("builtins.input", lambda prompt: "Goodbye.")
     assert command(chat, "/edit") == "Goodbye."
     assert chat.messages == []
+    say(chat, "Hello.")
+    assert command(chat, "/edit Good night.") == "Good night."
+    assert chat.messages == []
 
 
 def test_a_retry_has_another_seed_and_a_new_program_the_same(chat: Chat, run: str) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from gptbook.app.models import LoadedModel
+from gptbook.flops import count_parameters
 from gptbook.generation import GenerationConfig, stream
 from gptbook.tinyworld_chat import ASSISTANT, END, SPECIAL_TOKENS, Conversation, Message
 
 HELP = """\
   /new    forget the conversation
   /undo   take back your last message and the reply
-  /edit   change your last message
+  /edit   change your last message, or /edit TEXT
   /retry  another reply to it
   /show   the conversation so far
   /quit   end (so does Ctrl-D)
@@ -109,7 +110,7 @@ def talk(chat: Chat) -> None:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives input() editing and a history
     if sys.stdin.isatty():
-        parameters = sum(p.numel() for p in chat.loaded.model.parameters())
+        parameters = count_parameters(chat.loaded.model.config).total
         print(f"A model of {parameters:,} parameters. /help says what you can do.")
         print(TINYWORLD_HINT + "\n" if chat.loaded.speaks_markup else "")
     while (text := read_line()) is not None:
@@ -163,6 +164,8 @@ def command(chat: Chat, text: str) -> str | None:
             return chat.undo() or ""
         case "/edit":
             return edited(chat)
+        case _ if text.startswith("/edit "):
+            return edited(chat, text.removeprefix("/edit "))
         case "/show":
             for message in chat.messages:
                 print(f"{message.role}: {message.text}")
@@ -171,14 +174,20 @@ def command(chat: Chat, text: str) -> str | None:
     return ""
 
 
-def edited(chat: Chat) -> str:
-    """Return the user's last message, changed; or "" if there is none, or it is left empty."""
+def edited(chat: Chat, text: str | None = None) -> str:
+    """Return the user's last message, changed; or "" if there is none, or it is left empty.
+
+    Args:
+        chat: the conversation.
+        text: what it becomes; None: let the user change it.
+    """
     kept = chat.messages[-2:]
     said = chat.undo()
     if said is None:
         print("nothing to change yet")
         return ""
-    text = read_line(said)
+    if text is None:
+        text = read_line(said)
     if not text:
         chat.messages += kept
         print("nothing changed")
