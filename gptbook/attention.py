@@ -213,10 +213,8 @@ def attend(
             return reference_attention(q, k, v, mask, scale=scale, dropout_p=dropout_p)[0]
         case "sdpa":
             if q.is_cpu and q.requires_grad and q.dtype in (torch.float16, torch.bfloat16):
-                # There torch's backward in half types takes up to four times as long.
                 with torch.autocast("cpu", enabled=False):
-                    exact = _sdpa(q.float(), k.float(), v.float(), mask, scale, dropout_p)
-                    return exact.to(q.dtype)
+                    return _half_sdpa_on_cpu(q, k, v, mask, scale, dropout_p)
             return _sdpa(q, k, v, mask, scale, dropout_p)
         case "tiled":
             return tiled_attention(q, k, v, scale=scale, **_fields(mask))
@@ -276,6 +274,45 @@ def _sdpa(
         q, k, v, attn_mask=visible | blind, dropout_p=p, scale=scale, enable_gqa=grouped
     )  # fmt: skip
     return out.masked_fill(blind, 0.0)
+
+
+BLOCK = 128
+"""Queries that are multiplied with their keys at a time."""
+
+SHORT = 256
+"""Up to so many places, a training step may hold the weights of all queries and keys."""
+
+
+def _half_sdpa_on_cpu(
+    q: Tensor, k: Tensor, v: Tensor, mask: AttentionMask | None, scale: float | None, p: float
+) -> Tensor:
+    """Do what `_sdpa` does, whose backward takes up to four times as long there in half types.
+
+    Short rows of a causal mask are a few products of matrices, for which a CPU has instructions in
+    bfloat16 (and scores stay in its range). All else is computed in float32.
+    """
+    T, S = q.shape[2], k.shape[2]
+    plain = mask is not None and mask.by_shape and mask.causal and (mask.window or T) >= T
+    same = T == S and q.shape[1] == k.shape[1]
+    if q.dtype == torch.bfloat16 and plain and same and T <= SHORT and not p:
+        return _causal_by_blocks(q, k, v, 1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    return _sdpa(q.float(), k.float(), v.float(), mask, scale, p).to(q.dtype)
+
+
+def _causal_by_blocks(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """Return causal attention, some queries at a time, with the keys up to the last of them.
+
+    Scores and weights are rounded to the type of q; softmax itself works in float32.
+    """
+    blocks = []
+    for start in range(0, q.shape[2], BLOCK):
+        queries = q[:, :, start : start + BLOCK] * scale
+        end = start + queries.shape[2]
+        scores = queries @ k[:, :, :end].mT
+        hidden = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(start + 1)
+        weights = scores.masked_fill(hidden, -math.inf).softmax(-1)
+        blocks.append(weights @ v[:, :, :end])
+    return torch.cat(blocks, 2)
 
 
 class CausalSelfAttention(nn.Module):

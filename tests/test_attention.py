@@ -5,12 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from inspect import unwrap
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from gptbook import attention as module
 from gptbook.attention import AttentionMask, attend, reference_attention
 from tests.attention_cases import (
     BACKENDS,
@@ -78,6 +80,30 @@ def test_half_types_equal_the_loops(
     for kind in ("causal", "everything", "empty rows"):
         for lengths in (LENGTHS[0], LENGTHS[3], None):
             check(attention, random_case(rng, kind, lengths), dtype)
+
+
+def test_short_rows_on_a_cpu_are_computed_by_blocks(
+    rng: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BLOCK", 3)
+    monkeypatch.setattr(module, "SHORT", 9)
+    by_blocks, lengths = module._causal_by_blocks, []
+
+    def noted(q: Tensor, *others: Any) -> Tensor:
+        lengths.append(q.shape[2])
+        return by_blocks(q, *others)
+
+    monkeypatch.setattr(module, "_causal_by_blocks", noted)
+    for length in (1, 2, 3, 4, 6, 7, 9):
+        case = random_case(rng, "causal", (length, length), heads=(2, 2))
+        check(backend("sdpa"), case, torch.bfloat16)
+    assert lengths == [1, 2, 3, 4, 6, 7, 9]
+    for dtype, size, heads in (
+        (torch.bfloat16, (10, 10), (2, 2)), (torch.bfloat16, (5, 6), (2, 2)),
+        (torch.bfloat16, (5, 5), (4, 2)), (torch.float16, (5, 5), (2, 2)),
+    ):  # fmt: skip
+        check(backend("sdpa"), random_case(rng, "causal", size, heads=heads), dtype)
+    assert len(lengths) == 7
 
 
 @HALF_TYPES
