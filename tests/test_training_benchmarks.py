@@ -8,6 +8,7 @@ import pytest
 
 from gptbook.flops import count_parameters
 from gptbook.train_config import TRAIN_PRESETS
+from tests.benchmarks.bench_tokenizer import append_run, load_runs
 from tests.benchmarks.bench_training import longer, recipe_model
 from tests.benchmarks.plain_loop import PlainGPT, Recipe
 
@@ -48,6 +49,18 @@ def test_a_quick_run_on_tinyworld_takes_the_gap_apart() -> None:
     assert all(
         kind in line for kind, line in zip(("choice", "before", "new"), lines[-3:], strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["attention", "data", "generation", "model", "tokenizer", "training", "train_tinyworld"]
+)
+def test_a_run_can_be_added_to_those_recorded(name: str, tmp_path: Path) -> None:
+    file = f"{name if name == 'train_tinyworld' else f'bench_{name}'}.json"
+    copy = tmp_path / file
+    copy.write_bytes((ROOT / "book" / "results" / file).read_bytes())
+    runs = load_runs(copy)
+    append_run(copy, runs[-1])
+    assert load_runs(copy) == [*runs, runs[-1]]
 
 
 def test_the_preset_has_no_more_parameters_than_the_recipe() -> None:

@@ -139,7 +139,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(row)
     if not arguments.quick:
         result: dict[str, Any] = {"seconds": trainer.seconds, "preparation_seconds": preparation}
-        result |= {"tokens": trainer.tokens, "floor": data.floor, "curve": curve, "gap": gap}
+        result |= {"tokens": trainer.tokens, "floor": data.floor, "curve": curve, "rows": gap}
         append_run(RESULTS, {**provenance(arguments.threads, config.to_dict()), **result})
     return 0
 
