@@ -132,13 +132,16 @@ def test_order_does_not_change_between_versions() -> None:
 
 
 def test_order_is_fair(rng: random.Random) -> None:
-    """Each number is first in about one order of n; chi-squared of 9 degrees, odds 1e-6."""
+    """Each number is first in about one order of n.
+
+    Chi-squared of 9 degrees is above 60 with a chance of 1.3e-9, and there are three places.
+    """
     n, draws = 10, 5000
     seed = rng.randrange(2**60)
     for place in (0, 4, 9):
         counts = Counter(int(epoch_order(n, seed, epoch)[place]) for epoch in range(draws))
         chi_squared = sum((counts[k] - draws / n) ** 2 for k in range(n)) / (draws / n)
-        assert chi_squared < 45
+        assert chi_squared < 60
 
 
 # --- what a batch is ---

@@ -217,13 +217,14 @@ def test_a_failing_cell_keeps_the_old_notebook_and_stops_no_other(
 
 def test_a_slow_notebook_is_stopped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_package(tmp_path)
-    write_chapter(tmp_path, cell("x = 1"), cell("import time\ntime.sleep(60)"))
+    write_chapter(tmp_path, cell("x = 1"), cell("import time\ntime.sleep(600)"))
     started = time.monotonic()
-    assert run(tmp_path, seconds=3) == 1
-    assert time.monotonic() - started < 20
+    # Long enough that a busy machine starts the kernel and runs the first cell before it is over.
+    assert run(tmp_path, seconds=8) == 1
+    assert time.monotonic() - started < 120
     message = capsys.readouterr().err
     assert "code cell 2 failed" in message
-    assert "ran longer than 3 s" in message
+    assert "ran longer than 8 s" in message
     assert not stored_path(tmp_path).exists()
 
 
@@ -285,9 +286,9 @@ def test_no_process_outlives_the_tool(tmp_path: Path, number: signal.Signals) ->
     pids = tmp_path / "pids"
     code = (
         "import os, subprocess, sys, time\n"
-        'child = subprocess.Popen(["sleep", "60"])\n'
+        'child = subprocess.Popen(["sleep", "1000"])\n'
         f"print(os.getpid(), child.pid, os.getcwd(), file=open({str(pids)!r}, 'w'), flush=True)\n"
-        "time.sleep(60)"
+        "time.sleep(1000)"
     )
     write_chapter(tmp_path, cell(code))
     stored_path(tmp_path).parent.mkdir(parents=True)
@@ -301,7 +302,7 @@ def test_no_process_outlives_the_tool(tmp_path: Path, number: signal.Signals) ->
         wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 3)
         kernel, child = map(int, pids.read_text().split()[:2])
         tool.send_signal(number)
-        assert tool.wait(timeout=20) != 0
+        assert tool.wait(timeout=120) != 0
         wait_until(lambda: not alive(kernel))
         if number == signal.SIGKILL:  # nobody is left to end what the cells started, and tidy up
             os.kill(child, signal.SIGKILL)
@@ -314,11 +315,14 @@ def test_no_process_outlives_the_tool(tmp_path: Path, number: signal.Signals) ->
 
 
 def alive(pid: int) -> bool:
-    """Say whether the process runs; a zombie does not."""
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    """Say whether the process runs; a zombie does not, nor one that ends while it is asked."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
     """Wait until the condition holds, or fail."""
     deadline = time.monotonic() + seconds
     while not condition():

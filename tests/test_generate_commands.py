@@ -1,5 +1,6 @@
 """``gptbook generate`` and ``gptbook chat``, with tiny models and with Ctrl-C."""
 
+import codecs
 import fcntl
 import json
 import os
@@ -291,19 +292,25 @@ class Terminal:
         )  # fmt: skip
         os.close(inner)
         os.set_blocking(self.screen, False)
+        self.decode = codecs.getincrementaldecoder("utf-8")().decode  # a read may cut a character
         self.seen = ""
 
-    def wait_for(self, text: str, seconds: float = 60) -> None:
-        """Read until a text is on the screen."""
+    def read(self) -> bool:
+        """Read what is new on the screen, if anything; return False where it is gone."""
+        try:
+            self.seen += self.decode(os.read(self.screen, 4096))
+        except BlockingIOError:
+            time.sleep(0.02)
+        except OSError:
+            return False
+        return True
+
+    def wait_for(self, text: str, n_more: int = 0, seconds: float = 300) -> None:
+        """Read until a text is on the screen, and so many characters behind it."""
         deadline = time.monotonic() + seconds
-        while text not in self.seen:
+        while text not in self.seen or len(self.seen.split(text, 1)[1]) < n_more:
             assert time.monotonic() < deadline, f"no {text!r} in {self.seen!r}"
-            try:
-                self.seen += os.read(self.screen, 4096).decode()
-            except BlockingIOError:
-                time.sleep(0.02)
-            except OSError:
-                assert text in self.seen, f"it ended: {self.seen!r}"
+            assert self.read(), f"it ended: {self.seen!r}"
 
     def type(self, text: str) -> None:
         self.seen = ""
@@ -313,6 +320,10 @@ class Terminal:
         self.program.send_signal(signal.SIGINT)
 
     def end(self) -> int:
+        """Wait for the end, reading on: nothing ends while it waits for a screen with room."""
+        deadline = time.monotonic() + 300
+        while self.read():
+            assert time.monotonic() < deadline, f"it does not end: {self.seen!r}"
         code = self.program.wait(timeout=60)
         os.close(self.screen)
         return code
@@ -322,8 +333,7 @@ def test_ctrl_c_stops_a_reply_and_then_the_program(run: str, cache: Path) -> Non
     terminal = Terminal(cache, "4", "--max-new-tokens", "100000", "--slide", "--temperature", "2")
     terminal.wait_for("> ")
     terminal.type("Hello.\n")
-    terminal.wait_for("\n")
-    time.sleep(0.3)
+    terminal.wait_for("\n", n_more=20)  # of the reply: before it Ctrl-C would end the program
     terminal.interrupt()
     terminal.wait_for("[stopped]")
     terminal.wait_for("> ")

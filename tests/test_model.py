@@ -282,9 +282,13 @@ def test_drawing_weights_leaves_torchs_generator_alone() -> None:
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt1"])
 def test_first_loss_is_ln_v(kind: str, seed: int) -> None:
-    """The sum of a logit's noise: its variance is below C 0.02^2 = 0.01, so is twice the excess."""
+    """The sum of a logit's noise: its variance is below C 0.02^2 = 0.01, so is twice the excess.
+
+    In a tied model the logit of the token just read adds as much. Which targets are drawn moves
+    the mean of 192 losses by 0.01, too near to what is left of 0.05: so there are 1,536.
+    """
     model = GPT(GPTConfig(**BASE | KINDS[kind]), seed=seed)
-    ids, targets = random_ids(8, LENGTH), random_ids(8, LENGTH)
+    ids, targets = random_ids(64, LENGTH), random_ids(64, LENGTH)
     loss = cross_entropy(model(ids).flatten(0, 1), targets.flatten())
     assert loss.item() == pytest.approx(torch.tensor(float(V)).log().item(), abs=0.05)
 
@@ -326,11 +330,15 @@ def test_dropout_is_for_training_only(seed: int) -> None:
 
 
 def test_dropout_reaches_what_it_should(seed: int) -> None:
-    """With nearly all dropped, neither branches nor embedding reach the stream."""
-    block = Block(GPTConfig(**BASE, dropout=1 - 1e-9)).train()
+    """With nearly all dropped, neither branches nor embedding reach the stream.
+
+    Of 960 numbers each is kept with a chance of 2^-32 at most, the smallest that MKL can draw.
+    """
+    share = 1 - 1e-12
+    block = Block(GPTConfig(**BASE, dropout=share)).train()
     x = torch.randn(2, 5, 32)
     assert torch.equal(block(x), x)
-    model = GPT(GPTConfig(**BASE, dropout=1 - 1e-9)).train()
+    model = GPT(GPTConfig(**BASE, dropout=share)).train()
     assert (model.embed(random_ids(2, 5), torch.arange(5)) == 0).all()
 
 

@@ -7,6 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Answer = Callable[["Handler"], None]
 
+HOURS = 10_000.0
+"""In seconds, how long a server that stalls would; it ends with the test."""
+
 
 class Server(ThreadingHTTPServer):
     """Serves `content`; the first requests get the answers in `script`, later ones `usual`."""
@@ -88,12 +91,12 @@ def corrupt(handler: Handler) -> None:
 def stall(handler: Handler) -> None:
     """Send three bytes and then nothing, while the connection stays open."""
     handler.wfile.write(handler.body()[:3])
-    handler.server.stop.wait(10)
+    handler.server.stop.wait(HOURS)
 
 
 def silent(handler: Handler) -> None:
     """Take the request and never answer."""
-    handler.server.stop.wait(10)
+    handler.server.stop.wait(HOURS)
 
 
 def ignore_range(handler: Handler, n_bytes: int | None = None) -> None:
