@@ -183,7 +183,8 @@ def test_a_row_gives_the_same_token_alone_and_in_any_batch() -> None:
 
 
 def test_a_filter_that_spares_the_choice_does_not_change_it() -> None:
-    logits = torch.randn(1, 1000) * 3
+    # With other logits one id may have nearly all of the probability, so that all are spared.
+    logits = torch.randn(1, 1000, generator=torch.Generator().manual_seed(0)) * 3
     free = drawn(logits, SamplingConfig(), 200).ids
     best = top_k_filter(logits, 40)[0] > -INF
     few = drawn(logits, SamplingConfig(top_k=40), 200).ids

@@ -4,7 +4,6 @@ import math
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,10 +30,12 @@ from gptbook.training_data import TrainingData, prepare
 from gptbook.validation import held_out_batches, held_out_loss, held_out_rows
 from tests.training_runs import (
     DATA,
+    PATIENCE,
     files_of_last_checkpoint,
     finish,
     metrics_without_times,
     run_tiny,
+    run_until_signal,
     start,
     tiny_config,
     wait_for_step,
@@ -134,12 +135,15 @@ def test_recomputed_activations_give_the_same_bits(data: TrainingData, tmp_path:
 
 
 def test_bfloat16_is_close_to_float32(data: TrainingData, tmp_path: Path) -> None:
-    losses = {}
+    losses, found = {}, {}
     for precision in ("float32", "bfloat16"):
         trainer = Trainer(still(precision=precision), data, tmp_path)
         losses[precision] = trainer.backward(uneven(data, trainer.config))
-        assert all(grad.dtype == torch.float32 for grad in gradients(trainer))
-    assert losses["float32"] != losses["bfloat16"]
+        found[precision] = gradients(trainer)
+        assert all(grad.dtype == torch.float32 for grad in found[precision])
+    # The two losses may round to the same number; thousands of numbers do not.
+    pairs = zip(found["float32"], found["bfloat16"], strict=True)
+    assert not all(torch.equal(a, b) for a, b in pairs)
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=1e-3)  # 8 bits: 4e-3 a number
 
 
@@ -196,12 +200,12 @@ def test_killed_at_random_steps_it_ends_with_the_same_bits(
     print(f"random.Random({seed})")
     config = tiny_config(checkpoint_every=checkpoint_every)
     kills = 0
-    for _ in range(20):
+    for _ in range(100):  # on a busy machine a run may end before it is killed
         process = start(run_tiny, config, folder, tmp_path)
         wait_for_step(tmp_path, rng.randint(1, 23), process)
         time.sleep(rng.random() * 0.02)
         process.kill()
-        process.join(60)
+        process.join(PATIENCE)
         kills += process.exitcode == -signal.SIGKILL
         if kills == 4:
             break
@@ -226,10 +230,12 @@ def test_signals_save_and_end(
     number: signal.Signals, folder: Path, tmp_path: Path, undisturbed: Path
 ) -> None:
     config = tiny_config(checkpoint_every=0)
-    process = start(run_tiny, config, folder, tmp_path)
+    sent = tmp_path / "sent"
+    process = start(run_until_signal, config, folder, tmp_path, sent)
     wait_for_step(tmp_path, 3, process)
     os.kill(process.pid, number)
-    process.join(60)
+    sent.touch()
+    process.join(PATIENCE)
     assert process.exitcode == 0
     (saved,) = checkpoint_paths(tmp_path / "checkpoints")
     assert 3 <= load_checkpoint(saved).step < 24
@@ -243,7 +249,7 @@ def test_signals_save_and_end(
 def run_rank(rank: int, port: int, config: TrainConfig, folder: Path, out: Path) -> None:
     os.environ.update(
         RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
+        MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="True",
     )  # fmt: skip
     run_tiny(config, folder, out)
 
@@ -251,12 +257,12 @@ def run_rank(rank: int, port: int, config: TrainConfig, folder: Path, out: Path)
 def test_two_processes_equal_one(folder: Path, data: TrainingData, tmp_path: Path) -> None:
     config = still(steps=6, micro_batch_size=None, schedule=ScheduleConfig("constant"))
     config = config.with_overrides(["optim.name=adamw", "guard.spike=none"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [start(run_rank, r, port, config, folder, tmp_path / "two") for r in range(2)]
+    # As with torchrun, who starts the processes has the place where they meet. Were it rank 0, a
+    # port that is free now might be another's by the time that it listens there.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    processes = [start(run_rank, r, store.port, config, folder, tmp_path / "two") for r in range(2)]
     for process in processes:
-        process.join(60)
+        process.join(PATIENCE)
         assert process.exitcode == 0
     Trainer(config, data, tmp_path / "one").run()
     one, two = (metrics_without_times(tmp_path / name) for name in ("one", "two"))
@@ -417,14 +423,14 @@ def test_the_command_stops_on_a_signal_and_goes_on(tmp_path: Path) -> None:
     while process.poll() is None and not (path.exists() and '"step": 4,' in path.read_text()):
         time.sleep(0.02)
     process.terminate()
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143, stderr
     assert "and saved; --resume continues" in stderr
     (saved,) = checkpoint_paths(tmp_path / "checkpoints")
     step = load_checkpoint(saved).step
     done = subprocess.run(
         [*command, "--resume", *out, "--set", f"steps={step + 2}"],
-        capture_output=True, text=True, env=environment, timeout=60, check=False,
+        capture_output=True, text=True, env=environment, timeout=PATIENCE, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"continuing behind step {step:,} of {step + 2:,}" in done.stdout

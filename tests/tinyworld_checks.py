@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 from gptbook.tinyworld import TinyWorld
 
-# A standard normal variable exceeds 5.2 in size with probability 2.0e-7. A test that compares up to
-# five counts with their expectations at this bound fails by chance once in a million runs, and the
-# counts here are large enough (expectations of 100 and more) for the normal approximation.
-SIGMA_BOUND = 5.2
+# A test that compares up to ten counts with their expectations fails by chance at most once in a
+# million runs.
+COUNT_CHANCE = 1e-7
 
 
 def fresh_seed() -> int:
@@ -21,9 +20,18 @@ def fresh_seed() -> int:
 
 
 def assert_count(count: int, n: int, p: float) -> None:
-    """Assert that a count is one that n draws with probability p give, but for 2 in 10^7."""
-    error = abs(count - n * p) / math.sqrt(n * p * (1 - p))
-    assert error < SIGMA_BOUND, f"{count} of {n}, expected {n * p:.1f}: {error:.1f} sigma off"
+    """Assert that a count is one that n draws with probability p give, but for 1 in 10^7.
+
+    By Chernoff's bound, which holds for every n and p: a count as far off as this one, on its side,
+    has at most the probability exp(-n D), where D is the divergence of the two Bernoulli
+    distributions. A normal approximation would give rare facts false alarms ten times too often.
+    """
+    share = count / n
+    divergence = sum(q * math.log(q / r) for q, r in ((share, p), (1 - share, 1 - p)) if q > 0)
+    sigmas = (count - n * p) / math.sqrt(n * p * (1 - p))
+    assert 2 * math.exp(-n * divergence) > COUNT_CHANCE, (
+        f"{count} of {n}, expected {n * p:.1f}: {sigmas:.1f} sigma off"
+    )
 
 
 def check_logprob(world: TinyWorld, kind: str, n: int, start: int) -> None:

@@ -13,6 +13,8 @@ from gptbook.tracking import METRICS_NAME
 from gptbook.train_config import DataConfig, GuardConfig, OptimConfig, ScheduleConfig, TrainConfig
 
 DATA = DataConfig("tinyworld", n_documents=40, kind="story", vocab_size=300)
+PATIENCE = 300
+"""Seconds after which a process that should take one is given up: a busy machine needs some."""
 
 
 def tiny_config(**changes: Any) -> TrainConfig:
@@ -61,6 +63,25 @@ def run_tiny(config: TrainConfig, data: Path, folder: Path) -> None:
     trainer.run()
 
 
+def run_until_signal(config: TrainConfig, data: Path, folder: Path, sent: Path) -> None:
+    """Run as `run_tiny`, but stand still at step 3 until there is a file `sent`.
+
+    However late the process that sends a signal comes to it, the run has not ended by then. When
+    the file is there the signal is pending, so that it is received before the next step.
+    """
+    import torch
+
+    from gptbook.trainer import Trainer
+    from gptbook.training_data import prepare
+
+    def stand_still(trainer: Any, metrics: dict[str, float]) -> None:
+        while trainer.step == 3 and not sent.exists():
+            time.sleep(0.001)
+
+    torch.set_num_threads(1)
+    Trainer(config, prepare(config.data, data), folder, observe=stand_still).run()
+
+
 # A server that has imported torch forks each process, which so begins at once.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(["tests.training_runs", "gptbook.trainer"])
@@ -76,7 +97,7 @@ def start(target: Callable[..., None], *arguments: Any) -> Any:
 def finish(target: Callable[..., None], *arguments: Any) -> None:
     """Call target in a process and wait for it; it must end well."""
     process = start(target, *arguments)
-    process.join(60)
+    process.join(PATIENCE)
     assert process.exitcode == 0
 
 
