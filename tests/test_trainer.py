@@ -16,6 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented there
 
 from gptbook.app.main import main
 from gptbook.checkpoint import checkpoint_paths, load_checkpoint
@@ -259,7 +260,7 @@ def test_two_processes_equal_one(folder: Path, data: TrainingData, tmp_path: Pat
     config = config.with_overrides(["optim.name=adamw", "guard.spike=none"])
     # As with torchrun, who starts the processes has the place where they meet. Were it rank 0, a
     # port that is free now might be another's by the time that it listens there.
-    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     processes = [start(run_rank, r, store.port, config, folder, tmp_path / "two") for r in range(2)]
     for process in processes:
         process.join(PATIENCE)
