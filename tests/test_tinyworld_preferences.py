@@ -104,7 +104,7 @@ def test_noise_is_recovered_from_choices(noise: float) -> None:
     assert 2 * math.exp(log_likelihood(1 / noise) - log_likelihood(scale)) > COUNT_CHANCE
     # The number of flips is a sum of independent draws with known probabilities: its distribution.
     unequal = [p for p, gap in zip(preferences, gaps, strict=True) if gap]
-    of_number = np.ones(1)
+    of_number: np.ndarray = np.ones(1)
     for preference in unequal:
         chance = min(preference.probability, 1 - preference.probability)
         of_number = np.convolve(of_number, [1 - chance, chance])

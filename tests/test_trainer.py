@@ -136,7 +136,8 @@ def test_recomputed_activations_give_the_same_bits(data: TrainingData, tmp_path:
 
 
 def test_bfloat16_is_close_to_float32(data: TrainingData, tmp_path: Path) -> None:
-    losses, found = {}, {}
+    losses: dict[str, float] = {}
+    found: dict[str, list[Tensor]] = {}
     for precision in ("float32", "bfloat16"):
         trainer = Trainer(still(precision=precision), data, tmp_path)
         losses[precision] = trainer.backward(uneven(data, trainer.config))
