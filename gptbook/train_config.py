@@ -388,13 +388,13 @@ def tinyworld_cpu() -> TrainConfig:
             validation=0.02,
             separate_documents=False,
         ),
-        steps=1400,
+        steps=1200,
         batch_size=8,
         optim=OptimConfig("muon", lr=2e-2, muon_lr=2e-2, beta2=0.99),
-        schedule=ScheduleConfig("stable-decay", warmup_steps=20, decay_steps=1050, floor=0.0),
-        eval_every=350,
+        schedule=ScheduleConfig("stable-decay", warmup_steps=20, decay_steps=900, floor=0.0),
+        eval_every=300,
         eval_stride=64,
-        checkpoint_every=350,
+        checkpoint_every=300,
     )
 
 
