@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gptbook.train_config import TrainConfig
     from gptbook.trainer import Trainer
 
-VERSION = 1
+VERSION = 2
 """Part of the folder's name: a later version of the recipe trains anew."""
 
 CONTEXT_LENGTH = 256
