@@ -210,11 +210,14 @@ class DecodingGPT(GPT):
     def _one_each(self, ids: Tensor, cache: KVCache) -> bool:
         """Return whether `decode_block` can serve: one token for each row, all rows alike."""
         plain = cache.window is None and cache.even and not self.training
+        n_layer, B, K, _, D = cache.keys.shape
+        config = self.config
         return (
             plain
-            and ids.ndim == 2
-            and ids.shape[1] == 1
-            and self.config.backend in ("auto", "sdpa")
+            and ids.shape == (B, 1)
+            and (n_layer, K, D) == (config.n_layer, config.n_kv_head, config.d_head)
+            and cache.keys.dtype == torch.float32
+            and config.backend in ("auto", "sdpa")
         )
 
 

@@ -137,6 +137,20 @@ def test_a_full_cache_raises_as_ever() -> None:
         fast(torch.tensor([[101]]))
 
 
+def test_a_cache_for_another_batch_or_model_is_named() -> None:
+    fast = prepare_for_decoding(model_of("gpt2"))
+    for sizes in ((2, 3, 4, 8), (2, 1, 2, 8), (3, 1, 4, 8), (2, 1, 4, 16)):
+        cache = KVCache(*sizes, capacity=5)
+
+        def read(cache: KVCache = cache) -> None:
+            fast(torch.tensor([[1]]), kv_cache=cache)
+            cache.advance(1)
+
+        with pytest.raises(ValueError, match=r"must have shape|layer|n_new"):
+            read()
+        assert cache.lengths == (0,) * sizes[1]
+
+
 def test_int8_is_off_by_half_a_step_at_most() -> None:
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(20, 30, generator=generator)
